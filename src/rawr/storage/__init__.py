@@ -1,0 +1,1 @@
+"""Bytes made durable. Knows files, locks and tables; knows no meaning."""

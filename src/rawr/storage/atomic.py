@@ -1,0 +1,137 @@
+"""Whole files replaced atomically and durably, files that are created once, and private directories.
+
+A reader sees the old bytes or the new ones, never a mixture; when a function returns, the new ones survive a
+power cut. A failed fsync is never retried on the same descriptor: the kernel may have dropped the pages by then.
+It refuses to interpret what it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
+
+
+def write_durable(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the content of `path` by `data`; durable on return. The file ends with exactly `mode`.
+
+    A symbolic link stays one; the file that it points to is replaced. The parent directory must exist.
+
+    Raises:
+        StorageError: a subclass that names the cause; nothing was changed and no temporary file is left.
+        DurabilityUnknownError: the new content is visible, but a power cut may undo it.
+    """
+    target = _link_target(path)
+    if target.is_dir():  # said before anything is written; the rename would refuse it too
+        raise StorageIsDirectoryError(f"cannot write {path}: is a directory", details={"path": str(path)})
+    with _faults_of(path, "write"), _temporary(target) as temporary:
+        _write_new(temporary, data, mode)
+        temporary.replace(target)
+    _sync_entry_of(target)
+
+
+def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
+    """Create `path` with all of `data`, durably, unless something is there; whether this call created it.
+
+    The file appears complete or not at all (a hard link of a finished temporary file): of any number of processes
+    that try, exactly one creates it, and the others read a whole file. What is there is never touched.
+    """
+    try:
+        with _temporary(path) as temporary:
+            _write_new(temporary, data, mode)
+            os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise storage_fault(path, "create", error) from error
+    _sync_entry_of(path)
+    return True
+
+
+def make_private_dir(path: Path) -> None:
+    """Make `path` and its parents; `path` itself is for its owner only (0700), also when it was there before."""
+    make_dir(path.parent)
+    with _faults_of(path, "create the private directory"):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_mode & 0o777 != 0o700:
+            path.chmod(0o700)
+
+
+def make_dir(path: Path) -> None:
+    """Make `path` and its parents with the default mode, unless they are there."""
+    with _faults_of(path, "create the directory"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is not there is as good as removed. A power cut may bring it back."""
+    with _faults_of(path, "remove"):
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left when they were killed. Only for who excludes other writers by a lock."""
+    target = _link_target(path)
+    with _faults_of(path, "tidy up beside"):
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _link_target(path: Path) -> Path:
+    with _faults_of(path, "write"):
+        try:
+            return path.resolve() if path.is_symlink() else path
+        except RuntimeError as error:  # a loop of links, before Python 3.13
+            raise OSError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A fresh name beside `target`, hence on the same file system; whatever is left under it is removed."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    # Born 0600, so that a secret is never readable by others, and given its mode exactly, whatever the umask.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_entry_of(path: Path) -> None:
+    """Force the directory entry of `path` to disk."""
+    try:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DurabilityUnknownError(
+            f"{path} is written and visible, but its directory could not be flushed: {error.strerror}",
+            details={"path": str(path)},
+        ) from error
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_fault(path, doing, error) from error

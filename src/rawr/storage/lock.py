@@ -1,0 +1,128 @@
+"""Kernel locks between processes, on files that are never removed. The kernel frees the lock of a dead process.
+
+`flock` belongs to an open file description, so each acquisition opens the file anew: threads of one process
+exclude each other too. A lock file that could be unlinked would let two processes hold "the" lock at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from rawr.errors import RawrError
+from rawr.storage.atomic import make_dir
+from rawr.storage.faults import storage_fault
+
+BACKOFF_MIN_S: Final = 0.001
+BACKOFF_MAX_S: Final = 0.025
+
+
+class LockTimeoutError(RawrError):
+    """Somebody else held the lock for the whole time."""
+
+    code = "LOCK_TIMEOUT"
+
+
+class FileLock:
+    """An exclusive lock named by a file, which is made when missing, with its directory.
+
+    A waiter tries again after at most `backoff_max_s`: short is fair, long is cheap.
+    """
+
+    def __init__(self, path: Path, *, backoff_max_s: float = BACKOFF_MAX_S) -> None:
+        self.path = path
+        self._backoff_max_s = backoff_max_s
+
+    @contextlib.contextmanager
+    def acquire(self, timeout_s: float) -> Iterator[None]:
+        """Hold the lock for the `with` block. Blocks the thread while it waits.
+
+        Raises:
+            LockTimeoutError: not free within `timeout_s`.
+            StorageError: the lock file cannot be opened or locked.
+        """
+        descriptor = self._open()
+        try:
+            self._wait(descriptor, timeout_s)
+            yield
+        finally:
+            # Unlock, not only close: a child that was forked meanwhile shares the open file description.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def try_hold(self) -> int | None:
+        """Take the lock for as long as the returned descriptor is open; None when somebody holds it."""
+        descriptor = self._open()
+        try:
+            if self._try_lock(descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    @contextlib.contextmanager
+    def try_acquire(self) -> Iterator[bool]:
+        """Whether the lock was free; if so it is held for the `with` block."""
+        descriptor = self.try_hold()
+        try:
+            yield descriptor is not None
+        finally:
+            if descriptor is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
+
+    def is_held(self) -> bool:
+        """Whether somebody holds the lock right now; the answer may be old at once. Never creates the file."""
+        if not self.path.exists():
+            return False
+        with self.try_acquire() as free:
+            return not free
+
+    def _open(self) -> int:
+        make_dir(self.path.parent)
+        try:
+            # For writing: network file systems turn flock into a lock that needs it.
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise storage_fault(self.path, "open the lock", error) from error
+
+    def _wait(self, descriptor: int, timeout_s: float) -> None:
+        started_s = time.monotonic()
+        backoff_s = BACKOFF_MIN_S
+        while not self._try_lock(descriptor):
+            left_s = started_s + timeout_s - time.monotonic()
+            if left_s <= 0:
+                raise self._timeout(time.monotonic() - started_s)
+            # Jitter keeps a crowd from trying in step.
+            time.sleep(min(left_s, backoff_s * random.uniform(0.5, 1.0)))  # noqa: S311 - not a secret
+            backoff_s = min(backoff_s * 2, self._backoff_max_s)
+
+    def _try_lock(self, descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise storage_fault(self.path, "lock", error) from error
+        return True
+
+    def _timeout(self, waited_s: float) -> LockTimeoutError:
+        waited_ms = round(waited_s * 1000)
+        return LockTimeoutError(
+            f"lock busy for {waited_ms} ms: {self.path}",
+            details={"lockPath": str(self.path), "waitedMs": waited_ms},
+            fix="try again; the lock is freed when the process that holds it ends",
+        )
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock named by `path` right now."""
+    return FileLock(path).is_held()

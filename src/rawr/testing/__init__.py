@@ -1,0 +1,1 @@
+"""The public test kit: fakes and in-memory twins that behave like the real parts."""
