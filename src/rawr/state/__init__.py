@@ -1,0 +1,1 @@
+"""Which plugins of an instance are enabled."""
