@@ -1,0 +1,114 @@
+"""What coordination needs from the outside: a store, and a way to hand a run to an engine. Protocols only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from rawr.coordination.lifecycle import Fact
+from rawr.coordination.model import MemoryKey, MemoryRecord, Run, RunStatus, TimelineEvent, Workflow
+from rawr.errors import RawrError
+from rawr.ids import DeskId, EventId, RunId, WorkflowId
+from rawr.wire import JsonValue
+
+
+class WorkflowVersionConflictError(RawrError):
+    """A save would put an older version over a newer one, or change a version that a run has used."""
+
+    code = "WORKFLOW_VERSION_CONFLICT"
+
+
+class RunIdConflictError(RawrError):
+    """The run id belongs to a run of another workflow. Nothing was changed."""
+
+    code = "RUN_ID_CONFLICT"
+
+
+class RunNotFoundError(RawrError):
+    code = "RUN_NOT_FOUND"
+
+
+class CreatedRun(msgspec.Struct, frozen=True, kw_only=True):
+    run: Run
+    created: bool
+    """False when the run was there before; `run` is then the stored one, unchanged."""
+
+
+class DeskResult(msgspec.Struct, frozen=True, kw_only=True):
+    output: JsonValue
+
+
+class CoordinationStore(Protocol):
+    """Workflows, runs, timelines and desk memory. One suite runs against every implementation.
+
+    Every write is durable when its coroutine returns, and a run's new state and the event that caused it are
+    one transaction. Safe for use from several processes on one instance at once.
+    """
+
+    async def save_workflow(self, workflow: Workflow) -> None:
+        """Keep this version. A newer version is added; the newest may be replaced while no run has used it.
+
+        Saving an identical document again is a no-op (`updated_at` is not compared).
+        Raises WorkflowVersionConflictError.
+        """
+        ...
+
+    async def get_workflow(self, workflow_id: WorkflowId, version: int | None = None) -> Workflow | None:
+        """The given version, or the newest one."""
+        ...
+
+    async def list_workflows(self) -> list[Workflow]:
+        """The newest version of each workflow, by id."""
+        ...
+
+    async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
+        """Add a run and its first event (seq 1; the run's status is stored as given, `fact` is not applied to it).
+
+        A run with this id of the same workflow is returned as it is. Raises RunIdConflictError when it belongs
+        to another workflow.
+        """
+        ...
+
+    async def mark_dispatched(self, run_id: RunId) -> None:
+        """Remember that an engine has durably accepted the run."""
+        ...
+
+    async def undispatched_runs(self, limit: int) -> list[Run]:
+        """Queued runs that no engine has accepted (the process died between the two), oldest first."""
+        ...
+
+    async def record(self, run_id: RunId, fact: Fact) -> Run:
+        """Apply `fact` by `lifecycle.advance` and append its event, atomically; return the run after it.
+
+        A fact whose key was recorded before, or that comes after the run has ended, changes nothing.
+        Raises RunNotFoundError, IllegalTransitionError.
+        """
+        ...
+
+    async def get_run(self, run_id: RunId) -> Run | None: ...
+
+    async def list_runs(self, *, limit: int, workflow_id: WorkflowId | None = None) -> list[Run]:
+        """Newest first."""
+        ...
+
+    async def timeline(self, run_id: RunId) -> list[TimelineEvent]:
+        """All events of the run by `seq`, which counts from 1 without a gap. Empty for an unknown run."""
+        ...
+
+    async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
+        """What the desk gave when it completed in this run, or None when it has not."""
+        ...
+
+    async def get_memory(self, at: MemoryKey, *, now_ms: int) -> MemoryRecord | None:
+        """The record, unless it has expired."""
+        ...
+
+    async def count_runs(self) -> dict[RunStatus, int]: ...
+
+
+class Dispatcher(Protocol):
+    async def dispatch(self, run: Run) -> Sequence[EventId]:
+        """Hand the run to the engine, durably and idempotently by run id; return the engine's event ids."""
+        ...

@@ -1,0 +1,282 @@
+"""What can be asked of coordination: save, read, validate and run workflows. Decides with the pure modules,
+stores through the store, and hands runs to whichever engine it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from rawr.clock import Clock, RunIdSource
+from rawr.coordination.desks import not_runnable_reasons
+from rawr.coordination.lifecycle import Fact
+from rawr.coordination.model import (
+    EventType,
+    Run,
+    RunStatus,
+    TimelineEvent,
+    TraceLink,
+    ValidationIssue,
+    ValidationResult,
+    Workflow,
+)
+from rawr.coordination.ports import CoordinationStore, Dispatcher, RunNotFoundError
+from rawr.coordination.schemas import refused_schemas
+from rawr.coordination.store_rules import check_same_workflow
+from rawr.coordination.validate import ValidationCode, validate_workflow
+from rawr.errors import BadInputError, RawrError, StorageError
+from rawr.ids import EventId, RunId, WorkflowId, normalized_id
+from rawr.telemetry.contract import trace_links
+from rawr.wire import JsonValue, iso_from_ms
+
+UNDISPATCHED_BATCH: Final = 500
+
+
+class InvalidWorkflowIdError(BadInputError):
+    code = "INVALID_WORKFLOW_ID"
+
+
+class InvalidRunIdError(BadInputError):
+    code = "INVALID_RUN_ID"
+
+
+class WorkflowNotFoundError(RawrError):
+    code = "WORKFLOW_NOT_FOUND"
+
+
+class WorkflowInvalidError(BadInputError):
+    code = "WORKFLOW_VALIDATION_FAILED"
+
+    def __init__(self, validation: ValidationResult) -> None:
+        super().__init__("Workflow validation failed", details=msgspec.to_builtins(validation))
+        self.validation = validation
+
+
+class WorkflowNotRunnableError(BadInputError):
+    """The workflow is valid, and something in it is not available yet."""
+
+    code = "WORKFLOW_NOT_RUNNABLE"
+
+
+class RunQueueFailedError(RawrError):
+    """The engine did not take the run. The run is stored as failed."""
+
+    code = "RUN_QUEUE_FAILED"
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message, details={"run": msgspec.to_builtins(run)})
+        self.run = run
+
+
+class QueuedRun(msgspec.Struct, frozen=True, kw_only=True):
+    run: Run
+    event_ids: tuple[EventId, ...]
+    """Empty when the run was there before."""
+
+
+class CoordinationService:
+    """The coordination of one instance.
+
+    `base_url` is asked whenever a run is queued, because a server on port 0 knows it only after binding.
+    `inngest_base_url` adds a trace link to a real Inngest server; the embedded engine has no page to link to.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: CoordinationStore,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        run_ids: RunIdSource,
+        base_url: Callable[[], str],
+        inngest_base_url: str | None = None,
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._run_ids = run_ids
+        self._base_url = base_url
+        self._inngest_base_url = inngest_base_url
+
+    async def list_workflows(self) -> list[Workflow]:
+        """The newest version of each, by id."""
+        return await self._store.list_workflows()
+
+    async def save_workflow(self, workflow: Workflow) -> Workflow:
+        """Keep a workflow, durably; answer it as it was given.
+
+        Raises:
+            WorkflowInvalidError: with every reason.
+            WorkflowVersionConflictError: older than the newest version, or that version has been run.
+        """
+        validation = await asyncio.to_thread(_judged, workflow)
+        if not validation.ok:
+            raise WorkflowInvalidError(validation)
+        await self._store.save_workflow(workflow)
+        return workflow
+
+    async def get_workflow(self, workflow_id: str) -> Workflow:
+        """Raises InvalidWorkflowIdError, WorkflowNotFoundError."""
+        known = workflow_id_of(workflow_id)
+        workflow = await self._store.get_workflow(known)
+        if workflow is None:
+            raise WorkflowNotFoundError("workflow not found", details={"workflowId": known})
+        return workflow
+
+    async def validate_workflow(self, workflow_id: str) -> ValidationResult:
+        return await asyncio.to_thread(_judged, await self.get_workflow(workflow_id))
+
+    async def queue_run(self, workflow_id: str, run_id: str | None = None, run_input: JsonValue = None) -> QueuedRun:
+        """Start a run of the newest version, durably; the same run id and workflow give the same run.
+
+        An absent or null input is `{}`; any other is kept as given.
+
+        Raises:
+            InvalidWorkflowIdError, InvalidRunIdError, WorkflowNotFoundError, WorkflowInvalidError,
+            WorkflowNotRunnableError: nothing was stored.
+            RunIdConflictError: the run id belongs to another workflow; nothing was changed.
+            RunQueueFailedError: the run was stored and the engine refused it.
+        """
+        known = workflow_id_of(workflow_id)
+        wanted = self._run_ids.next() if run_id is None or not run_id.strip() else _new_run_id(run_id)
+        workflow = await self.get_workflow(known)
+        queued = self._queued_run(workflow, wanted, {} if run_input is None else run_input)
+        if (existing := await self._store.get_run(wanted)) is not None:  # also when the workflow has changed since
+            check_same_workflow(existing, queued)
+            return QueuedRun(run=existing, event_ids=())
+        await self._refuse_unrunnable(workflow)
+        created = await self._store.create_run(queued, _queued_fact(queued.started_at))
+        if not created.created:
+            return QueuedRun(run=created.run, event_ids=())
+        return await self._dispatched(created.run)
+
+    async def get_run(self, run_id: str) -> Run:
+        """Raises InvalidRunIdError, RunNotFoundError."""
+        known = run_id_of(run_id)
+        run = await self._store.get_run(known)
+        if run is None:
+            raise RunNotFoundError("run not found", details={"runId": known})
+        return run
+
+    async def run_timeline(self, run_id: str) -> tuple[RunId, list[TimelineEvent]]:
+        run = await self.get_run(run_id)
+        return run.run_id, await self._store.timeline(run.run_id)
+
+    async def list_runs(self, *, limit: int = 50) -> list[Run]:
+        return await self._store.list_runs(limit=limit)
+
+    async def resume_undispatched(self) -> int:
+        """Hand over runs whose process died between storing and handing over; how many.
+
+        A run that the engine refuses is recorded as failed and does not keep the others back.
+        """
+        resumed = 0
+        while waiting := await self._store.undispatched_runs(UNDISPATCHED_BATCH):
+            handed_over = 0
+            for run in waiting:
+                with contextlib.suppress(RunQueueFailedError):
+                    await self._dispatched(run)
+                    handed_over += 1
+            resumed += handed_over
+            if handed_over == 0:
+                break
+        return resumed
+
+    async def _refuse_unrunnable(self, workflow: Workflow) -> None:
+        validation = await asyncio.to_thread(_judged, workflow)
+        if not validation.ok:  # stored by a rawr with other rules
+            raise WorkflowInvalidError(validation)
+        if reasons := not_runnable_reasons(workflow):
+            raise WorkflowNotRunnableError(
+                f"workflow {workflow.workflow_id} cannot be run: {'; '.join(reasons)}",
+                details={"workflowId": workflow.workflow_id, "reasons": list(reasons)},
+            )
+
+    def _queued_run(self, workflow: Workflow, run_id: RunId, run_input: JsonValue) -> Run:
+        links = trace_links(self._base_url(), run_id, inngest_base_url=self._inngest_base_url)
+        return Run(
+            run_id=run_id,
+            workflow_id=workflow.workflow_id,
+            workflow_version=workflow.version,
+            status=RunStatus.QUEUED,
+            started_at=self._now(),
+            input=run_input,
+            trace_links=tuple(TraceLink(provider=link.provider, label=link.label, url=link.url) for link in links),
+        )
+
+    async def _dispatched(self, run: Run) -> QueuedRun:
+        try:
+            event_ids = await self._dispatcher.dispatch(run)
+        except (RawrError, OSError) as error:
+            raise await self._queue_failed(run, error) from error
+        await self._store.mark_dispatched(run.run_id)
+        return QueuedRun(run=await self._current(run), event_ids=tuple(event_ids))
+
+    async def _current(self, run: Run) -> Run:
+        """The run as stored now: a fast engine may have moved it on since it was queued."""
+        return await self._store.get_run(run.run_id) or run
+
+    async def _queue_failed(self, run: Run, error: Exception) -> RunQueueFailedError:
+        message = f"run {run.run_id} could not be handed to the engine: {error}"
+        fact = Fact(key="run.failed", type=EventType.RUN_FAILED, at=self._now(), detail=message, error=message)
+        try:
+            run = await self._store.record(run.run_id, fact)
+        except StorageError as second:  # the disk refuses this too: say so, the run stays queued and is retried
+            message = f"{message}; that could not be stored either: {second}"
+        return RunQueueFailedError(message, run)
+
+    def _now(self) -> str:
+        return iso_from_ms(self._clock.now_ms())
+
+
+def _judged(workflow: Workflow) -> ValidationResult:
+    """Every reason not to save or run it. Takes up to a second for a large one, so not on the event loop."""
+    validation = validate_workflow(workflow)
+    if not validation.ok:
+        return validation
+    errors = tuple(
+        ValidationIssue(
+            code=ValidationCode.INVALID_DESK_SCHEMA.value,
+            message=f"Desk {desk.desk_id} {side} is {why}",
+            desk_id=desk.desk_id,
+        )
+        for desk, side, why in refused_schemas(workflow.desks)
+    )
+    return ValidationResult(ok=not errors, errors=errors)
+
+
+def workflow_id_of(text: str) -> WorkflowId:
+    """The id in `text`, trimmed. Raises InvalidWorkflowIdError."""
+    known = normalized_id(text)
+    if known is None:
+        raise InvalidWorkflowIdError("Invalid workflowId format", details={"workflowId": text.strip()})
+    return WorkflowId(known)
+
+
+def run_id_of(text: str) -> RunId:
+    """The id in `text`, trimmed. Raises InvalidRunIdError."""
+    known = normalized_id(text)
+    if known is None:
+        raise InvalidRunIdError("Invalid runId format", details={"runId": text.strip()})
+    return RunId(known)
+
+
+def _new_run_id(text: str) -> RunId:
+    known = normalized_id(text)
+    if known is None:
+        given = text.strip()
+        raise InvalidRunIdError(f"Invalid runId format: {given}", details={"runId": given})
+    return RunId(known)
+
+
+def _queued_fact(at: str) -> Fact:
+    return Fact(
+        key="run.started/queued",
+        type=EventType.RUN_STARTED,
+        at=at,
+        detail="Coordination run queued for Inngest execution",
+    )

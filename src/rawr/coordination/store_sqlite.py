@@ -1,0 +1,339 @@
+"""Workflows, runs, timelines and desk memory in one SQLite file. It decides nothing: `lifecycle` and `store_rules` do.
+
+A run and the event that changed it are written in one transaction. The run's row carries the number of its last
+event, so that appending costs the same however long the timeline is. Payloads are JSON text, kept as given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from rawr.clock import Clock, SystemClock
+from rawr.coordination import store_rules
+from rawr.coordination.lifecycle import Fact, advance, event_id, event_of
+from rawr.coordination.model import (
+    MemoryKey,
+    MemoryRecord,
+    Run,
+    RunStatus,
+    TimelineEvent,
+    TraceLink,
+    Workflow,
+)
+from rawr.coordination.ports import CreatedRun, DeskResult
+from rawr.coordination.store_rules import Save, to_json
+from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue
+
+T = TypeVar("T")
+
+MIGRATIONS: Final = (
+    Migration(
+        name="workflows, runs, timelines and memory",
+        sql="""
+CREATE TABLE workflow (
+  workflow_id TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  document TEXT NOT NULL,
+  PRIMARY KEY (workflow_id, version)
+) STRICT;
+
+CREATE TABLE run (
+  number INTEGER PRIMARY KEY,  -- in the order of creation
+  run_id TEXT NOT NULL UNIQUE,
+  workflow_id TEXT NOT NULL,
+  workflow_version INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  last_seq INTEGER NOT NULL,
+  dispatched INTEGER NOT NULL DEFAULT 0,
+  started_at TEXT NOT NULL,
+  finished_at TEXT,
+  output TEXT,
+  error TEXT,
+  trace_links TEXT NOT NULL
+) STRICT;
+CREATE INDEX run_of_workflow ON run (workflow_id);
+CREATE INDEX run_of_version ON run (workflow_id, workflow_version);
+CREATE INDEX run_by_status ON run (status);
+CREATE INDEX run_undispatched ON run (number) WHERE dispatched = 0 AND status = 'queued';
+
+-- Apart from the run, whose row is written anew with each event.
+CREATE TABLE run_input (
+  run_number INTEGER PRIMARY KEY REFERENCES run (number),
+  input TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE event (
+  run_number INTEGER NOT NULL REFERENCES run (number),
+  seq INTEGER NOT NULL,
+  event_id TEXT NOT NULL,
+  type TEXT NOT NULL,
+  desk_id TEXT,
+  document TEXT NOT NULL,
+  PRIMARY KEY (run_number, seq),
+  UNIQUE (run_number, event_id)
+) STRICT;
+CREATE INDEX event_desk_completed ON event (run_number, desk_id, seq) WHERE type = 'desk.completed';
+
+CREATE TABLE memory (
+  workflow_id TEXT NOT NULL,
+  workflow_version INTEGER NOT NULL,
+  desk_id TEXT NOT NULL,
+  namespace TEXT NOT NULL,
+  key TEXT NOT NULL,
+  data TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  expires_at_ms INTEGER,
+  PRIMARY KEY (workflow_id, workflow_version, desk_id, namespace, key)
+) STRICT;
+""",
+    ),
+)
+
+_SELECT_RUN: Final = """
+SELECT number, last_seq, run_id, workflow_id, workflow_version, status, started_at, finished_at, run_input.input,
+  output, error, trace_links
+FROM run LEFT JOIN run_input ON run_input.run_number = run.number
+"""
+
+
+class SqliteCoordinationStore:
+    """The store of one instance on `.rawr/coordination.sqlite`. Opening it blocks: it creates and migrates."""
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._database = Database(path, MIGRATIONS)
+
+    async def save_workflow(self, workflow: Workflow) -> None:
+        document = to_json(store_rules.stamped(workflow, now_ms=self._clock.now_ms()))
+        await self._database.write(lambda connection: _save_workflow(connection, workflow, document))
+
+    async def get_workflow(self, workflow_id: WorkflowId, version: int | None = None) -> Workflow | None:
+        return await self._database.read(lambda connection: _workflow(connection, workflow_id, version))
+
+    async def list_workflows(self) -> list[Workflow]:
+        rows = await self._database.read(
+            lambda connection: connection.execute(
+                "SELECT document FROM workflow AS w WHERE version = "
+                "(SELECT max(version) FROM workflow WHERE workflow_id = w.workflow_id) ORDER BY workflow_id"
+            )
+        )
+        return [msgspec.json.decode(document, type=Workflow) for (document,) in rows]
+
+    async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
+        return await self._database.write(lambda connection: _create_run(connection, run, fact))
+
+    async def mark_dispatched(self, run_id: RunId) -> None:
+        def unit(connection: Connection) -> None:
+            connection.execute("UPDATE run SET dispatched = 1 WHERE run_id = ?", (run_id,))
+            if connection.changes == 0:
+                raise store_rules.run_not_found(run_id)
+
+        await self._database.write(unit)
+
+    async def undispatched_runs(self, limit: int) -> list[Run]:
+        return await self._runs("WHERE dispatched = 0 AND status = 'queued' ORDER BY number LIMIT ?", max(limit, 0))
+
+    async def record(self, run_id: RunId, fact: Fact) -> Run:
+        return await self._database.write(lambda connection: _record(connection, run_id, fact))
+
+    async def get_run(self, run_id: RunId) -> Run | None:
+        runs = await self._runs("WHERE run_id = ?", run_id)
+        return runs[0] if runs else None
+
+    async def list_runs(self, *, limit: int, workflow_id: WorkflowId | None = None) -> list[Run]:
+        if workflow_id is None:
+            return await self._runs("ORDER BY number DESC LIMIT ?", max(limit, 0))
+        return await self._runs("WHERE workflow_id = ? ORDER BY number DESC LIMIT ?", workflow_id, max(limit, 0))
+
+    async def timeline(self, run_id: RunId) -> list[TimelineEvent]:
+        rows = await self._database.read(
+            lambda connection: connection.execute(
+                "SELECT document FROM event JOIN run ON run.number = event.run_number WHERE run_id = ? ORDER BY seq",
+                (run_id,),
+            )
+        )
+        return [_event(document) for (document,) in rows]
+
+    async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
+        row = await self._database.read(
+            lambda connection: connection.one(
+                "SELECT document FROM event JOIN run ON run.number = event.run_number "
+                "WHERE run_id = ? AND desk_id = ? AND type = 'desk.completed' ORDER BY seq LIMIT 1",
+                (run_id, desk_id),
+            )
+        )
+        if row is None:
+            return None
+        output = _event(row[0]).output
+        return DeskResult(output=None if output is msgspec.UNSET else output)
+
+    async def get_memory(self, at: MemoryKey, *, now_ms: int) -> MemoryRecord | None:
+        row = await self._database.read(
+            lambda connection: connection.one(
+                "SELECT data, updated_at, expires_at_ms FROM memory WHERE workflow_id = ? AND workflow_version = ? "
+                "AND desk_id = ? AND namespace = ? AND key = ? AND (expires_at_ms IS NULL OR expires_at_ms > ?)",
+                (*_memory_key(at), now_ms),
+            )
+        )
+        if row is None:
+            return None
+        data, updated_at, expires_at_ms = row
+        return MemoryRecord(at=at, data=msgspec.json.decode(data), updated_at=updated_at, expires_at_ms=expires_at_ms)
+
+    async def count_runs(self) -> dict[RunStatus, int]:
+        rows = await self._database.read(
+            lambda connection: connection.execute("SELECT status, count(*) FROM run GROUP BY status")
+        )
+        counts: dict[str, int] = dict(rows)
+        return {status: counts.get(status.value, 0) for status in RunStatus}
+
+    def close(self) -> None:
+        """Finish what was accepted and close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _runs(self, tail: str, *params: SqlValue) -> list[Run]:
+        rows = await self._database.read(lambda connection: connection.execute(_SELECT_RUN + tail, params))
+        return [_run(row) for row in rows]
+
+
+def _save_workflow(connection: Connection, workflow: Workflow, document: str) -> None:
+    newest = _workflow(connection, workflow.workflow_id, None)
+    is_used = newest is not None and connection.one(
+        "SELECT 1 FROM run WHERE workflow_id = ? AND workflow_version = ? LIMIT 1",
+        (newest.workflow_id, newest.version),
+    )
+    if store_rules.save_decision(workflow, newest, newest_is_used=bool(is_used)) is Save.KEEP:
+        return
+    connection.execute(
+        "INSERT INTO workflow (workflow_id, version, document) VALUES (?, ?, ?) "
+        "ON CONFLICT (workflow_id, version) DO UPDATE SET document = excluded.document",
+        (workflow.workflow_id, workflow.version, document),
+    )
+
+
+def _workflow(connection: Connection, workflow_id: WorkflowId, version: int | None) -> Workflow | None:
+    row = connection.one(
+        "SELECT document FROM workflow WHERE workflow_id = ? AND version = coalesce(?, version) "
+        "ORDER BY version DESC LIMIT 1",
+        (workflow_id, version),
+    )
+    return None if row is None else msgspec.json.decode(row[0], type=Workflow)
+
+
+def _create_run(connection: Connection, run: Run, fact: Fact) -> CreatedRun:
+    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run.run_id,))
+    if row is not None:
+        existing = _run(row)
+        store_rules.check_same_workflow(existing, run)
+        return CreatedRun(run=existing, created=False)
+    [(number,)] = connection.execute(
+        "INSERT INTO run (run_id, workflow_id, workflow_version, status, last_seq, started_at, finished_at, output, "
+        "error, trace_links) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?) RETURNING number",
+        (
+            run.run_id,
+            run.workflow_id,
+            run.workflow_version,
+            run.status.value,
+            run.started_at,
+            _text_or_null(run.finished_at),
+            _json_or_null(run.output),
+            _text_or_null(run.error),
+            to_json(run.trace_links),
+        ),
+    )
+    if run.input is not msgspec.UNSET:
+        connection.execute("INSERT INTO run_input (run_number, input) VALUES (?, ?)", (number, to_json(run.input)))
+    _append(connection, number, run, fact, seq=1)
+    return CreatedRun(run=run, created=True)
+
+
+def _record(connection: Connection, run_id: RunId, fact: Fact) -> Run:
+    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
+    if row is None:
+        raise store_rules.run_not_found(run_id)
+    number, last_seq, run = row[0], row[1], _run(row)
+    known = connection.one(
+        "SELECT 1 FROM event WHERE run_number = ? AND event_id = ?", (number, event_id(run_id, fact.key))
+    )
+    after = None if known else advance(run, fact)
+    if after is None:
+        return run
+    _append(connection, number, after, fact, seq=last_seq + 1)
+    return after
+
+
+def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: int) -> None:
+    """Store `run` as it is after `fact`, the event of `fact`, and what the desk wants remembered."""
+    event = event_of(run, fact, seq=seq)
+    connection.execute(
+        "INSERT INTO event (run_number, seq, event_id, type, desk_id, document) VALUES (?, ?, ?, ?, ?, ?)",
+        (number, seq, event.event_id, event.type.value, _text_or_null(event.desk_id), to_json(event)),
+    )
+    connection.execute(
+        "UPDATE run SET status = ?, last_seq = ?, finished_at = ?, output = ?, error = ? WHERE number = ?",
+        (
+            run.status.value,
+            seq,
+            _text_or_null(run.finished_at),
+            _json_or_null(run.output),
+            _text_or_null(run.error),
+            number,
+        ),
+    )
+    if fact.memory is not None:
+        _remember(connection, fact.memory)
+
+
+def _remember(connection: Connection, record: MemoryRecord) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO memory (workflow_id, workflow_version, desk_id, namespace, key, data, updated_at, "
+        "expires_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (*_memory_key(record.at), to_json(record.data), record.updated_at, record.expires_at_ms),
+    )
+
+
+def _memory_key(at: MemoryKey) -> tuple[SqlValue, ...]:
+    return (at.workflow_id, at.workflow_version, at.desk_id, at.namespace, at.key)
+
+
+def _run(row: Row) -> Run:
+    (_, _, run_id, workflow_id, version, status, started_at, finished_at, run_input, output, error, links) = row
+    return Run(
+        run_id=run_id,
+        workflow_id=workflow_id,
+        workflow_version=version,
+        status=RunStatus(status),
+        started_at=started_at,
+        finished_at=_or_unset(finished_at),
+        input=msgspec.UNSET if run_input is None else msgspec.json.decode(run_input),
+        output=msgspec.UNSET if output is None else msgspec.json.decode(output),
+        error=_or_unset(error),
+        trace_links=msgspec.json.decode(links, type=tuple[TraceLink, ...]),
+    )
+
+
+def _event(document: str) -> TimelineEvent:
+    return msgspec.json.decode(document, type=TimelineEvent)
+
+
+def _json_or_null(value: object) -> str | None:
+    """SQL NULL for a payload that is not there; a payload that is JSON null is the text `null`."""
+    return None if value is msgspec.UNSET else to_json(value)
+
+
+def _text_or_null(value: str | msgspec.UnsetType) -> str | None:
+    return None if value is msgspec.UNSET else value
+
+
+def _or_unset(value: T | None) -> T | msgspec.UnsetType:
+    return msgspec.UNSET if value is None else value

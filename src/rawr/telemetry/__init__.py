@@ -1,0 +1,1 @@
+"""What a run must leave behind, and the check that it did."""

@@ -1,0 +1,455 @@
+"""What every store of coordination does. Each test runs against every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import pytest
+
+from rawr.coordination.lifecycle import Fact, IllegalTransitionError, event_id
+from rawr.coordination.model import (
+    Desk,
+    EventType,
+    MemoryKey,
+    MemoryRecord,
+    MemoryScope,
+    Run,
+    RunStatus,
+    TraceLink,
+    Workflow,
+)
+from rawr.coordination.ports import (
+    CoordinationStore,
+    CreatedRun,
+    DeskResult,
+    RunIdConflictError,
+    RunNotFoundError,
+    WorkflowVersionConflictError,
+)
+from rawr.errors import BadInputError
+from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.testing.clock import FakeClock
+from rawr.wire import JsonValue
+
+T = TypeVar("T")
+AT = "2026-01-01T00:00:00.000Z"
+DESK = DeskId("draft")
+AWKWARD: tuple[JsonValue, ...] = (
+    None,
+    False,
+    0,
+    "",
+    [],
+    {},
+    "a\u0000b",
+    "\U0001f680 \u2028",
+    2**53 + 1,
+    2**80,
+    -0.0,
+    1.0,
+    0.1,
+    {"z": 1, "a": [None, {"": "\ufeff"}]},
+    "x" * 300_000,
+)
+
+
+class Bench(Protocol):
+    def __call__(self, step: Callable[[CoordinationStore], Awaitable[T]]) -> T: ...
+
+
+def workflow(version: int = 1, *, workflow_id: str = "echo", name: str = "Echo") -> Workflow:
+    desk = Desk(
+        desk_id=DESK,
+        kind="desk:analysis",
+        name="Draft",
+        responsibility="drafts",
+        domain="writing",
+        input_schema={"type": "object", "$comment": "\u0000"},
+        output_schema={},
+        memory_scope=MemoryScope(persist=True, ttl_seconds=5),
+    )
+    return Workflow(
+        workflow_id=WorkflowId(workflow_id),
+        version=version,
+        name=name,
+        entry_desk_id=DESK,
+        desks=(desk,),
+        handoffs=(),
+    )
+
+
+def run_of(run_id: str = "r1", *, workflow_id: str = "echo", version: int = 1, **fields: Any) -> Run:
+    values: dict[str, Any] = {
+        "run_id": RunId(run_id),
+        "workflow_id": WorkflowId(workflow_id),
+        "workflow_version": version,
+        "status": RunStatus.QUEUED,
+        "started_at": AT,
+        "trace_links": (TraceLink(provider="rawr", label="Timeline", url="http://localhost/t"),),
+        **fields,
+    }
+    return Run(**values)
+
+
+def fact(kind: EventType, key: str | None = None, **fields: Any) -> Fact:
+    return Fact(key=key or kind.value, type=kind, at=AT, **fields)
+
+
+QUEUED = fact(EventType.RUN_STARTED, "run.started/queued", detail="queued")
+RUNNING = fact(EventType.RUN_STARTED, "run.started/running")
+COMPLETED = fact(EventType.RUN_COMPLETED, output={"done": True})
+
+
+def desk_completed(output: JsonValue, desk_id: DeskId = DESK, memory: MemoryRecord | None = None) -> Fact:
+    return fact(EventType.DESK_COMPLETED, f"desk.completed/{desk_id}", desk_id=desk_id, output=output, memory=memory)
+
+
+def save(bench: Bench, saved: Workflow) -> None:
+    bench(lambda store: store.save_workflow(saved))
+
+
+def create(bench: Bench, run: Run) -> CreatedRun:
+    return bench(lambda store: store.create_run(run, QUEUED))
+
+
+def record(bench: Bench, run_id: RunId, one: Fact) -> Run:
+    return bench(lambda store: store.record(run_id, one))
+
+
+def started(bench: Bench, run_id: str = "r1", **fields: Any) -> RunId:
+    run = run_of(run_id, **fields)
+    create(bench, run)
+    record(bench, run.run_id, RUNNING)
+    return run.run_id
+
+
+# --- workflows
+
+
+def test_a_saved_workflow_is_read_back_with_the_time_of_the_save(bench: Bench, clock: FakeClock) -> None:
+    clock.advance(1234)
+    save(bench, workflow())
+    stored = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert stored == msgspec.structs.replace(workflow(), updated_at="2026-01-01T00:00:01.234Z")
+
+
+def test_an_unknown_workflow_or_version_is_none(bench: Bench) -> None:
+    save(bench, workflow(3))
+    assert bench(lambda store: store.get_workflow(WorkflowId("other"))) is None
+    assert bench(lambda store: store.get_workflow(WorkflowId("echo"), 2)) is None
+
+
+def test_all_versions_are_kept_and_the_newest_is_the_answer(bench: Bench) -> None:
+    for version in (1, 2, 10):
+        save(bench, workflow(version, name=f"v{version}"))
+    newest = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    second = bench(lambda store: store.get_workflow(WorkflowId("echo"), 2))
+    assert newest is not None
+    assert second is not None
+    assert (newest.name, second.name) == ("v10", "v2")
+
+
+def test_workflows_are_listed_by_id_in_their_newest_version(bench: Bench) -> None:
+    for name, version in (("b", 1), ("a", 2), ("B", 1), ("a", 11), ("é", 1)):
+        saved = workflow(version, workflow_id=name)
+        save(bench, saved)
+    listed = bench(lambda store: store.list_workflows())
+    assert [(one.workflow_id, one.version) for one in listed] == [("B", 1), ("a", 11), ("b", 1), ("é", 1)]
+
+
+def test_an_older_version_is_refused_and_changes_nothing(bench: Bench) -> None:
+    save(bench, workflow(2))
+    with pytest.raises(WorkflowVersionConflictError, match="version 1 is older than the stored version 2"):
+        save(bench, workflow(1))
+    assert bench(lambda store: store.get_workflow(WorkflowId("echo"), 1)) is None
+
+
+def test_the_newest_version_may_be_replaced_while_no_run_has_used_it(bench: Bench) -> None:
+    save(bench, workflow(1, name="first"))
+    save(bench, workflow(1, name="second"))
+    stored = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert stored is not None
+    assert stored.name == "second"
+
+
+def test_a_version_that_a_run_has_used_cannot_change(bench: Bench) -> None:
+    save(bench, workflow())
+    create(bench, run_of())
+    with pytest.raises(WorkflowVersionConflictError, match="a run has used version 1"):
+        save(bench, workflow(name="changed"))
+    stored = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert stored is not None
+    assert stored.name == "Echo"
+
+
+def test_saving_a_used_version_again_unchanged_is_a_no_op(bench: Bench, clock: FakeClock) -> None:
+    save(bench, workflow())
+    create(bench, run_of())
+    before = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    clock.advance(5000)
+    save(bench, msgspec.structs.replace(workflow(), updated_at="whenever"))
+    assert bench(lambda store: store.get_workflow(WorkflowId("echo"))) == before
+
+
+def test_a_run_of_another_version_does_not_pin_the_newest(bench: Bench) -> None:
+    save(bench, workflow(1))
+    create(bench, run_of(version=1))
+    save(bench, workflow(2))
+    save(bench, workflow(2, name="changed"))
+    stored = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert stored is not None
+    assert stored.name == "changed"
+
+
+# --- runs
+
+
+def test_a_created_run_and_its_first_event_are_read_back_as_given(bench: Bench) -> None:
+    run = run_of(input={"a": 1})
+    created = create(bench, run)
+    assert (created.run, created.created) == (run, True)
+    assert bench(lambda store: store.get_run(run.run_id)) == run
+    [event] = bench(lambda store: store.timeline(run.run_id))
+    assert (event.seq, event.event_id, event.status) == (1, event_id(run.run_id, QUEUED.key), RunStatus.QUEUED)
+    assert (event.detail, event.desk_id, event.input, event.output) == (
+        "queued",
+        msgspec.UNSET,
+        msgspec.UNSET,
+        msgspec.UNSET,
+    )
+
+
+def test_unknown_runs_are_none_or_empty(bench: Bench) -> None:
+    unknown = RunId("none")
+    assert bench(lambda store: store.get_run(unknown)) is None
+    assert bench(lambda store: store.timeline(unknown)) == []
+    assert bench(lambda store: store.desk_result(unknown, DESK)) is None
+    with pytest.raises(RunNotFoundError, match="there is no run none"):
+        record(bench, unknown, RUNNING)
+    with pytest.raises(RunNotFoundError):
+        bench(lambda store: store.mark_dispatched(unknown))
+
+
+def test_creating_a_run_again_gives_the_stored_one(bench: Bench) -> None:
+    run_id = started(bench, input=1)
+    again = create(bench, run_of(input=2))
+    assert again.created is False
+    assert (again.run.status, again.run.input) == (RunStatus.RUNNING, 1)
+    assert len(bench(lambda store: store.timeline(run_id))) == 2
+
+
+def test_a_run_id_of_another_workflow_is_refused_and_changes_nothing(bench: Bench) -> None:
+    run_id = started(bench)
+    before = bench(lambda store: store.get_run(run_id)), bench(lambda store: store.timeline(run_id))
+    with pytest.raises(RunIdConflictError, match="belongs to workflow echo, not to other"):
+        create(bench, run_of(workflow_id="other"))
+    assert (bench(lambda store: store.get_run(run_id)), bench(lambda store: store.timeline(run_id))) == before
+    assert bench(lambda store: store.list_runs(limit=10, workflow_id=WorkflowId("other"))) == []
+
+
+def test_a_run_goes_from_queued_to_completed_with_a_gapless_timeline(bench: Bench) -> None:
+    run_id = started(bench)
+    record(bench, run_id, fact(EventType.DESK_STARTED, "desk.started/draft/1", desk_id=DESK))
+    record(bench, run_id, desk_completed("text"))
+    ended = record(bench, run_id, COMPLETED)
+    assert (ended.status, ended.output, ended.finished_at) == (RunStatus.COMPLETED, {"done": True}, AT)
+    assert bench(lambda store: store.get_run(run_id)) == ended
+    timeline = bench(lambda store: store.timeline(run_id))
+    assert [event.seq for event in timeline] == [1, 2, 3, 4, 5]
+    assert [event.status.value for event in timeline] == ["queued", "running", "running", "running", "completed"]
+
+
+def test_a_failed_run_keeps_its_error(bench: Bench) -> None:
+    run_id = started(bench)
+    record(bench, run_id, fact(EventType.RUN_FAILED, error="desk draft failed: \u0000"))
+    run = bench(lambda store: store.get_run(run_id))
+    assert run is not None
+    assert (run.status, run.error, run.output) == (RunStatus.FAILED, "desk draft failed: \u0000", msgspec.UNSET)
+
+
+def test_a_fact_that_is_reported_twice_is_one_event(bench: Bench) -> None:
+    run_id = started(bench)
+    first = record(bench, run_id, desk_completed("first"))
+    second = record(bench, run_id, desk_completed("second"))
+    assert first == second
+    assert len(bench(lambda store: store.timeline(run_id))) == 3
+    assert bench(lambda store: store.desk_result(run_id, DESK)) == DeskResult(output="first")
+
+
+def test_facts_after_the_end_change_nothing(bench: Bench) -> None:
+    run_id = started(bench)
+    record(bench, run_id, COMPLETED)
+    for late in (desk_completed("late"), fact(EventType.RUN_FAILED, error="late"), RUNNING, COMPLETED):
+        after = record(bench, run_id, late)
+        assert after.status is RunStatus.COMPLETED
+    assert len(bench(lambda store: store.timeline(run_id))) == 3
+    assert bench(lambda store: store.desk_result(run_id, DESK)) is None
+
+
+def test_a_fact_that_cannot_happen_now_is_refused_and_leaves_no_trace(bench: Bench) -> None:
+    create(bench, run_of())
+    for early in (desk_completed("early"), COMPLETED):
+        with pytest.raises(IllegalTransitionError, match="run r1 is queued"):
+            record(bench, RunId("r1"), early)
+    assert len(bench(lambda store: store.timeline(RunId("r1")))) == 1
+    run = bench(lambda store: store.get_run(RunId("r1")))
+    assert run is not None
+    assert run.status is RunStatus.QUEUED
+
+
+@pytest.mark.parametrize("payload", AWKWARD, ids=lambda value: repr(value)[:24])
+def test_payloads_come_back_exactly_as_they_were_given(bench: Bench, payload: JsonValue) -> None:
+    run_id = started(bench, input=payload)
+    memory = MemoryRecord(at=memory_key(), data=payload, updated_at=AT)
+    record(bench, run_id, desk_completed(payload, memory=memory))
+    record(bench, run_id, fact(EventType.RUN_COMPLETED, output=payload))
+    run = bench(lambda store: store.get_run(run_id))
+    result = bench(lambda store: store.desk_result(run_id, DESK))
+    remembered = recall(bench, memory_key(), now_ms=0)
+    event = bench(lambda store: store.timeline(run_id))[2]
+    assert run is not None
+    assert result is not None
+    assert remembered is not None
+    for value in (run.input, run.output, result.output, remembered.data, event.output):
+        assert (type(value), repr(value)) == (type(payload), repr(payload))
+
+
+def test_a_payload_that_is_absent_stays_absent(bench: Bench) -> None:
+    run_id = started(bench)
+    record(bench, run_id, fact(EventType.DESK_COMPLETED, desk_id=DESK))
+    run = bench(lambda store: store.get_run(run_id))
+    assert run is not None
+    assert (run.input, run.output) == (msgspec.UNSET, msgspec.UNSET)
+    assert bench(lambda store: store.timeline(run_id))[2].output is msgspec.UNSET
+    assert bench(lambda store: store.desk_result(run_id, DESK)) == DeskResult(output=None)
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1: 2, (): 3}], ids=["object", "surrogate", "keys"])
+def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(bench: Bench, value: object) -> None:
+    run_id = started(bench)
+    memory = MemoryRecord(at=memory_key(), data=value, updated_at=AT)
+    for refused in (desk_completed(value), desk_completed("fine", memory=memory)):
+        with pytest.raises(BadInputError, match="cannot be stored as JSON"):
+            record(bench, run_id, refused)
+    assert len(bench(lambda store: store.timeline(run_id))) == 2
+    assert bench(lambda store: store.desk_result(run_id, DESK)) is None
+
+
+def test_forty_appends_at_once_get_forty_numbers(bench: Bench) -> None:
+    run_id = started(bench)
+
+    async def forty(store: CoordinationStore) -> None:
+        facts = [fact(EventType.DESK_STARTED, f"desk.started/draft/{attempt}") for attempt in range(40)]
+        await asyncio.gather(*(store.record(run_id, one) for one in [*facts, *facts]))
+
+    bench(forty)
+    timeline = bench(lambda store: store.timeline(run_id))
+    assert [event.seq for event in timeline] == list(range(1, 43))
+    assert len({event.event_id for event in timeline}) == 42
+
+
+def test_runs_are_listed_newest_first_also_of_one_workflow(bench: Bench) -> None:
+    for number in range(5):
+        run = run_of(f"r{number}", workflow_id="even" if number % 2 == 0 else "odd")
+        create(bench, run)
+    listed = bench(lambda store: store.list_runs(limit=3))
+    of_one = bench(lambda store: store.list_runs(limit=10, workflow_id=WorkflowId("even")))
+    assert [run.run_id for run in listed] == ["r4", "r3", "r2"]
+    assert [run.run_id for run in of_one] == ["r4", "r2", "r0"]
+    assert bench(lambda store: store.list_runs(limit=0)) == []
+
+
+def test_undispatched_runs_are_queued_ones_that_no_engine_has_taken_oldest_first(bench: Bench) -> None:
+    for name in ("taken", "waiting", "begun", "also-waiting", "failed"):
+        run = run_of(name)
+        create(bench, run)
+    bench(lambda store: store.mark_dispatched(RunId("taken")))
+    bench(lambda store: store.mark_dispatched(RunId("taken")))
+    record(bench, RunId("begun"), RUNNING)
+    record(bench, RunId("failed"), fact(EventType.RUN_FAILED, error="x"))
+    waiting = bench(lambda store: store.undispatched_runs(10))
+    assert [run.run_id for run in waiting] == ["waiting", "also-waiting"]
+    assert [run.run_id for run in bench(lambda store: store.undispatched_runs(1))] == ["waiting"]
+
+
+def test_runs_are_counted_by_status(bench: Bench) -> None:
+    assert set(bench(lambda store: store.count_runs()).values()) == {0}
+    create(bench, run_of("a"))
+    started(bench, "b")
+    started(bench, "c")
+    record(bench, RunId("c"), COMPLETED)
+    assert bench(lambda store: store.count_runs()) == {
+        RunStatus.QUEUED: 1,
+        RunStatus.RUNNING: 1,
+        RunStatus.COMPLETED: 1,
+        RunStatus.FAILED: 0,
+    }
+
+
+def test_desk_results_are_kept_apart_by_run_and_desk(bench: Bench) -> None:
+    for run_id in (started(bench, "r1"), started(bench, "r2")):
+        for desk in (DeskId("a"), DeskId("b")):
+            one = desk_completed(f"{run_id}/{desk}", desk)
+            record(bench, run_id, one)
+    found = bench(lambda store: store.desk_result(RunId("r2"), DeskId("a")))
+    assert found == DeskResult(output="r2/a")
+
+
+# --- memory
+
+
+def memory_key(**changes: Any) -> MemoryKey:
+    key = MemoryKey(workflow_id=WorkflowId("echo"), workflow_version=1, desk_id=DESK, namespace="", key="last")
+    return msgspec.structs.replace(key, **changes)
+
+
+def recall(bench: Bench, at: MemoryKey, *, now_ms: int = 0) -> MemoryRecord | None:
+    return bench(lambda store: store.get_memory(at, now_ms=now_ms))
+
+
+def test_memory_is_kept_apart_by_all_five_parts_of_its_key(bench: Bench) -> None:
+    keys = [
+        memory_key(),
+        memory_key(workflow_id="other"),
+        memory_key(workflow_version=2),
+        memory_key(desk_id="other"),
+        memory_key(namespace="other"),
+        memory_key(key="other"),
+        memory_key(namespace="a\u0000", key="b"),
+        memory_key(namespace="a", key="\u0000b"),
+    ]
+    run_id = started(bench)
+    for number, at in enumerate(keys):
+        memory = MemoryRecord(at=at, data=number, updated_at=AT)
+        one = desk_completed(None, DeskId(f"desk-{number}"), memory)
+        record(bench, run_id, one)
+    for number, at in enumerate(keys):
+        assert recall(bench, at) == MemoryRecord(at=at, data=number, updated_at=AT)
+    assert recall(bench, memory_key(namespace="none"), now_ms=0) is None
+
+
+def test_later_memory_replaces_earlier(bench: Bench) -> None:
+    for run_id, data, expires in ((started(bench, "r1"), "old", 10), (started(bench, "r2"), "new", None)):
+        memory = MemoryRecord(at=memory_key(), data=data, updated_at=AT, expires_at_ms=expires)
+        record(bench, run_id, desk_completed(None, memory=memory))
+    found = recall(bench, memory_key(), now_ms=99)
+    assert found == MemoryRecord(at=memory_key(), data="new", updated_at=AT)
+
+
+def test_memory_is_gone_from_the_millisecond_of_its_expiry(bench: Bench) -> None:
+    run_id = started(bench)
+    memory = MemoryRecord(at=memory_key(), data=1, updated_at=AT, expires_at_ms=5000)
+    record(bench, run_id, desk_completed(None, memory=memory))
+    assert recall(bench, memory_key(), now_ms=4999) == memory
+    assert recall(bench, memory_key(), now_ms=5000) is None
+
+
+def test_the_memory_of_a_fact_that_is_ignored_is_ignored_too(bench: Bench) -> None:
+    run_id = started(bench)
+    record(bench, run_id, COMPLETED)
+    memory = MemoryRecord(at=memory_key(), data="late", updated_at=AT)
+    record(bench, run_id, desk_completed(None, memory=memory))
+    assert recall(bench, memory_key(), now_ms=0) is None
