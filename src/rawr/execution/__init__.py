@@ -1,0 +1,1 @@
+"""Durable execution: the functions themselves, their Inngest serve handler, and the embedded engine."""

@@ -1,0 +1,1 @@
+"""The embedded engine: durable events, runs, steps and timers in one SQLite file, driving signed calls."""

@@ -1,0 +1,331 @@
+"""The embedded engine: accepts events, claims what is due and calls the durable functions until runs have ended.
+
+It moves work between the store and the functions and decides nothing: transitions are in `runs`, the meaning of
+answers in `protocol`. Nothing it has accepted or memoised is lost when the process dies at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from rawr.clock import Clock
+from rawr.errors import BadInputError, StorageError
+from rawr.execution.embedded.fragment import fragment
+from rawr.execution.embedded.model import Claim, EngineRun, Lease, NewEvent, functions_of
+from rawr.execution.embedded.owners import SlotLock
+from rawr.execution.embedded.protocol import (
+    BACKOFF_JITTER_MS,
+    EVENT_MAX_BYTES,
+    Backoff,
+    CallFailed,
+    Failure,
+    Outcome,
+    call_request,
+    inngest_backoff,
+    parse_answer,
+    parse_functions,
+    sync_request,
+)
+from rawr.execution.embedded.store import CRASHES_MAX, EngineStore, Settled
+from rawr.execution.ports import EngineCall, OutgoingEvent
+from rawr.storage.lock import LockTimeoutError
+
+_EVENT_NAME_MAX: Final = 512
+_TRANSIENT: Final = (StorageError, LockTimeoutError)
+"""What may pass by itself: a full disk, another process that holds the file for long."""
+_log: Final = logging.getLogger(__name__)
+
+
+class EngineTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the engine waits for what."""
+
+    lease_ms: int = 30_000
+    call_timeout_s: float = 2 * 3600.0
+    poll_busy_s: float = 0.010
+    poll_idle_s: float = 0.250
+    sweep_s: float = 1.0
+    storage_retry_s: float = 1.0
+    """Between two tries to write the outcome of a call, when the disk refuses."""
+
+
+class EmbeddedEngine:
+    """One engine on one `engine.sqlite`; several, in any number of processes, may share the file.
+
+    Give it events from its construction on. `start` registers the functions and begins to work; `stop` ends that
+    and closes the file.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Path,
+        run_dir: Path,
+        call: EngineCall,
+        signing_key: str,
+        clock: Clock,
+        serve_url: str = "http://127.0.0.1/api/inngest",
+        max_calls: int = 64,
+        backoff: Backoff | None = None,
+        times: EngineTimes | None = None,
+        crashes_max: int = CRASHES_MAX,
+    ) -> None:
+        """`run_dir` holds the locks that tell which engines live; all engines of one file share it.
+
+        `crashes_max` is how often a host may die in one job before the job is given up.
+        """
+        backoff = backoff or inngest_backoff(lambda: secrets.randbelow(BACKOFF_JITTER_MS + 1))
+        self._store = EngineStore(database, clock=clock, backoff=backoff, crashes_max=crashes_max)
+        self._slot = SlotLock(run_dir)
+        self._call = call
+        self._key = signing_key
+        self._clock = clock
+        self._serve_url = serve_url
+        self._max_calls = max_calls
+        self._times = times or EngineTimes()
+        self._owner = secrets.token_hex(8)
+        self._fn_ids: tuple[str, ...] = ()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._accepting_work = False
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Take over from dead engines, register the functions, and work until `stop`.
+
+        Raises:
+            SyncRefusedError, UnsupportedFunctionError: the functions cannot be registered.
+        """
+        await self.prepare()
+        self._accepting_work = True
+        self._loops = [asyncio.create_task(self._work()), asyncio.create_task(self._renew())]
+
+    async def prepare(self) -> None:
+        """Everything of `start` but the work itself; `run_due` then does that step by step."""
+        slot = await self._slot.take()
+        await self._store.take_slot(slot, self._owner)
+        await self._sync()
+        await self.sweep()
+
+    async def stop(self, drain_s: float) -> None:
+        """Begin nothing new, give calls under way `drain_s` to end, hand the others back, and close the file.
+
+        What is handed back is delivered again, to another engine or after the next start. Stopping twice is harmless.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        self._accepting_work = False
+        await _cancelled(self._loops[:1])
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=drain_s)  # their leases are still renewed meanwhile
+        await _cancelled([*self._loops, *self._calls])
+        try:
+            await self._store.release(self._owner)
+        finally:
+            self._store.close()
+            self._slot.free()
+
+    async def send(self, events: Sequence[OutgoingEvent]) -> list[str]:
+        """Durably accept events, all or none; their ULIDs. Before `start` they wait for it.
+
+        Raises:
+            EventRefusedError: one has no proper name, is too large, or could never be part of a call.
+        """
+        accepted = [self._new_event(event) for event in events]
+        await self._store.accept(accepted, route_now=bool(self._fn_ids))
+        self._wake.set()
+        return [event.ulid for event in accepted]
+
+    async def run(self, run_id: str) -> EngineRun | None:
+        return await self._store.run(run_id)
+
+    async def runs(self, limit: int) -> list[EngineRun]:
+        """Newest first."""
+        return await self._store.runs(limit)
+
+    async def pending_count(self) -> int:
+        """Jobs that are due, under way or wait for their time, and events that wait for `start`."""
+        return await self._store.pending_count()
+
+    async def is_idle(self) -> bool:
+        """Whether nothing is due or under way. Sleeps and retries whose time has not come do not count."""
+        return await self._store.busy_count(self._clock.now_ms()) == 0
+
+    async def run_due(self) -> int:
+        """Do all that is due and what follows from it, until nothing is; the number of calls made.
+
+        For drivers with a clock of their own; the background work of `start` does the same by itself.
+        """
+        made = 0
+        await self.sweep()
+        while claims := await self._store.claim(self._lease(), self._fn_ids, self._max_calls):
+            made += sum(await asyncio.gather(*[self._drive(claim) for claim in claims]))
+        return made
+
+    async def sweep(self) -> int:
+        """Free what dead engines held and start what waits to be routed; how much there was of both."""
+        leases = await self._store.leases()
+        freed = 0
+        if any(owner != self._owner for owner, _ in leases):
+            slots = await self._store.slots()
+            owners = {owner: slots.get(owner) for owner, _ in leases if owner != self._owner}
+            dead = await self._slot.dead(owners)
+            freed = await self._store.reclaim(dead=dead, alive=[self._owner])
+        return freed + await self._store.route_waiting()
+
+    async def _sync(self) -> None:
+        request = sync_request(self._serve_url, key=self._key, t=self._clock.now_ms() // 1000)
+        answer = await self._call("PUT", request.query, request.headers, request.body)
+        app = parse_functions(answer, keys=(self._key,))
+        functions = functions_of(app["functions"])
+        await self._store.register(app["app_id"], functions)
+        self._fn_ids = tuple(function.fn_id for function in functions)
+
+    async def _work(self) -> None:
+        """Claim and call for ever. A refusing disk is waited for: leases and events are safe meanwhile."""
+        swept_at = time.monotonic()
+        wait_s = self._times.poll_busy_s
+        while not self._stopped:
+            self._wake.clear()
+            try:
+                if time.monotonic() - swept_at >= self._times.sweep_s:
+                    swept_at = time.monotonic()
+                    await self.sweep()
+                free = self._max_calls - len(self._calls)
+                claims = await self._store.claim(self._lease(), self._fn_ids, free) if free > 0 else []
+                for claim in claims:
+                    self._begin(self._drive(claim))
+                if claims:
+                    wait_s = self._times.poll_busy_s
+                    continue
+                seen_version = self._store.data_version()
+                next_due_ms = await self._store.next_due_ms()
+                wait_s = await self._idle(seen_version, next_due_ms, wait_s)
+            except _TRANSIENT as error:
+                _log.warning("the engine waits for its file: %s", error.code)
+                await asyncio.sleep(self._times.storage_retry_s)
+            # A loop that ended on a fault of ours would look like an engine with nothing to do.
+            except Exception:  # noqa: BLE001
+                _log.exception("the engine could not look for work, and tries again")
+                await asyncio.sleep(self._times.storage_retry_s)
+
+    async def _idle(self, seen_version: int, next_due_ms: int | None, wait_s: float) -> float:
+        """Wait until there may be something to claim; how long to wait the next time.
+
+        Our own events and calls wake us at once. Those of other processes show as a new version of the file, which
+        is polled more and more seldom while nothing happens.
+        """
+        due_s = self._times.sweep_s if next_due_ms is None else (next_due_ms - self._clock.now_ms()) / 1000
+        # What is due and was not claimed has no room, or is for functions of another process: look again soon.
+        limit_s = wait_s if due_s <= 0 else min(due_s, self._times.sweep_s)
+        ends_at = time.monotonic() + limit_s
+        while (left_s := ends_at - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake-up.
+                async with asyncio.timeout(min(wait_s, left_s)):
+                    await self._wake.wait()
+            if self._wake.is_set() or self._store.data_version() != seen_version:
+                return self._times.poll_busy_s
+            wait_s = min(wait_s * 2, self._times.poll_idle_s)
+        return wait_s
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._times.lease_ms / 3000)
+            try:
+                await self._store.renew(self._lease())
+            except Exception:  # noqa: BLE001 - an expired lease is fenced when the result is written
+                _log.exception("the engine could not renew its leases, and tries again")
+
+    def _begin(self, work: Coroutine[Any, Any, int]) -> None:
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a call could not be settled; its job is delivered again after a restart", exc_info=error)
+
+    async def _drive(self, claim: Claim) -> int:
+        """Make a claimed call, and the ones that directly follow it in its run; how many."""
+        made = 0
+        following: Claim | None = claim
+        while following is not None:
+            made += 1
+            outcome = await self._make(following)
+            settled = await self._settle(following, outcome)
+            following = settled.next_claim
+            if settled.more_due or following is None:
+                self._wake.set()
+        return made
+
+    async def _make(self, claim: Claim) -> Outcome:
+        request = call_request(claim.call, key=self._key, t=self._clock.now_ms() // 1000)
+        try:
+            async with asyncio.timeout(self._times.call_timeout_s):
+                answer = await self._call("POST", request.query, request.headers, request.body)
+        # Whatever the way to the functions raises is a failed call; it is tried again like any other.
+        except Exception as error:  # noqa: BLE001
+            message = f"the call did not get through: {type(error).__name__}: {str(error)!a}"
+            return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
+        return parse_answer(answer, keys=(self._key,))
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> Settled:
+        """Write the outcome, for as long as the disk takes: the work is done and must not be done again."""
+        while True:
+            has_room = self._accepting_work and len(self._calls) < self._max_calls
+            try:
+                return await self._store.settle(claim, outcome, next_lease=self._lease() if has_room else None)
+            except _TRANSIENT as error:
+                _log.warning("the result of a call waits to be written: %s", error.code)
+                await asyncio.sleep(self._times.storage_retry_s)
+            except Exception as error:
+                if isinstance(outcome, CallFailed) and not outcome.retriable:
+                    raise
+                # It can never be written as it is: the run fails, and says why.
+                failure = Failure(name=type(error).__name__, message=ascii(str(error)))
+                outcome = CallFailed(failure=failure, retriable=False)
+
+    def _lease(self) -> Lease:
+        return Lease(owner=self._owner, until_ms=self._clock.now_ms() + self._times.lease_ms)
+
+    def _new_event(self, event: OutgoingEvent) -> NewEvent:
+        if not event.name or len(event.name) > _EVENT_NAME_MAX or event.name.startswith("inngest/"):
+            raise EventRefusedError(f"event name {event.name[:80]!r}: 1 to 512 characters, not starting with inngest/")
+        ulid = self._store.new_ulid()
+        event_id = event.event_id or ulid
+        data = dict(event.data)
+        parts = {"name": event.name, "id": event_id, "ts": self._clock.now_ms(), "user": {}, "data": data}
+        body = fragment(parts)
+        if body.size_bytes > EVENT_MAX_BYTES:
+            raise EventRefusedError(f"event {event.name} has {body.size_bytes} bytes; the limit is {EVENT_MAX_BYTES}")
+        of_function = data.get("function_id")
+        return NewEvent(
+            ulid=ulid,
+            event_id=event_id,
+            name=event.name,
+            of_function=of_function if isinstance(of_function, str) else None,
+            body=body,
+        )
+
+
+class EventRefusedError(BadInputError):
+    code = "EVENT_REFUSED"
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,387 @@
+"""The Inngest call protocol as an executor speaks it: the request of a call, and the meaning of its answer. Pure.
+
+What comes back is parsed once into a typed outcome; an answer that is not provably from our SDK (no SDK header,
+no or wrong signature) is an error, never a completed function.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from rawr.errors import RawrError
+from rawr.execution import signing
+from rawr.execution.embedded.fragment import Fragment, fragment, frame
+from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within
+
+STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
+RUN_STATE_MAX_BYTES: Final = 30 * 1024 * 1024
+"""Every call carries all of it, and its event twice; with those it stays below the 32 MiB that the ingress takes."""
+RUN_STEPS_MAX: Final = 1000
+EVENT_MAX_BYTES: Final = 512 * 1024
+RETRIES_DEFAULT: Final = 4
+RETRIES_MAX: Final = 20
+SLEEP_MAX_MS: Final = 366 * 24 * 3600 * 1000
+ROOT_STEP: Final = "step"
+"""The step id of a call that discovers what comes next, instead of running a given step."""
+
+BACKOFF_S: Final = (15, 30, 60, 120, 300, 600, 1200, 2400, 3600, 7200)
+BACKOFF_JITTER_MS: Final = 30_000
+_RETRY_AFTER_MIN_MS: Final = 1_000
+_RETRY_AFTER_MAX_MS: Final = 24 * 3600 * 1000
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|w|d|h|m|s)")
+_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+Backoff = Callable[[int], int]
+"""`backoff(attempt)`: milliseconds to wait after attempt number `attempt` (from 0) failed."""
+
+
+def inngest_backoff(jitter_ms: Callable[[], int]) -> Backoff:
+    """Inngest's own waiting times: 15 s, 30 s, 1 min … 2 h, each plus a jitter."""
+    return lambda attempt: BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)] * 1000 + jitter_ms()
+
+
+class Opcode(StrEnum):
+    STEP_RUN = "StepRun"
+    STEP_ERROR = "StepError"
+    STEP_FAILED = "StepFailed"
+    STEP_PLANNED = "StepPlanned"
+    SLEEP = "Sleep"
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as function code and `inngest/function.failed` see it."""
+
+    name: str
+    message: str
+    stack: str | None = None
+
+    def memo(self) -> Fragment:
+        return fragment({"error": self.as_json()})
+
+    def as_json(self) -> dict[str, JsonValue]:
+        parts = {"name": self.name, "message": self.message}
+        return parts if self.stack is None else {**parts, "stack": self.stack}
+
+
+class StepRan(msgspec.Struct, frozen=True, kw_only=True):
+    step_id: str
+    name: str
+    memo: Fragment
+
+
+class StepErrored(msgspec.Struct, frozen=True, kw_only=True):
+    step_id: str
+    name: str
+    failure: Failure
+    final: bool
+    """No further attempt is wanted, whatever the number of retries."""
+
+
+class StepPlanned(msgspec.Struct, frozen=True, kw_only=True):
+    step_id: str
+    name: str
+    race: bool
+
+
+class Sleeping(msgspec.Struct, frozen=True, kw_only=True):
+    step_id: str
+    name: str
+    until: str
+    """An ISO 8601 time, or a duration like `1h30m`."""
+    race: bool
+
+
+class UnsupportedOp(msgspec.Struct, frozen=True, kw_only=True):
+    op: str
+    name: str
+
+
+Op = StepRan | StepErrored | StepPlanned | Sleeping | UnsupportedOp
+
+
+class FunctionFinished(msgspec.Struct, frozen=True, kw_only=True):
+    output: Fragment
+
+
+class OpsAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    ops: tuple[Op, ...]
+
+
+class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """The call as a whole failed: an error in function code outside of steps, or no proper answer at all."""
+
+    failure: Failure
+    retriable: bool
+    retry_after: str | None = None
+
+
+Outcome = FunctionFinished | OpsAnswered | CallFailed
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the request of one call is made of."""
+
+    fn_id: str
+    run_id: str
+    job_id: str
+    request_id: str
+    step_id: str
+    attempt: int
+    max_attempts: int
+    generation: int
+    plan_steps: bool
+    """Steps are to be planned, not run on sight: another call of the same run may be under way."""
+    event: Fragment
+    memos: tuple[tuple[str, Fragment], ...]
+    """Step id and memo of every finished step, in the order in which they finished."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(Protocol):
+    """An `IngressResponse`, without what else its module knows."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+def call_request(call: Call, *, key: str, t: int) -> Request:
+    """The signed POST of a call; `t` is in Unix seconds."""
+    stack = [step_id for step_id, _ in call.memos]
+    body = frame(
+        {
+            "ctx": {
+                "attempt": call.attempt,
+                "disable_immediate_execution": call.plan_steps,
+                "env": "",
+                "fn_id": call.fn_id,
+                "generation_id": call.generation,
+                "job_id": call.job_id,
+                "max_attempts": call.max_attempts,
+                "qi_id": call.job_id,
+                "request_id": call.request_id,
+                "run_id": call.run_id,
+                "stack": {"current": len(stack), "stack": stack},
+                "step_id": call.step_id,
+                "use_api": False,
+            },
+            "event": call.event,
+            "events": [call.event],
+            "steps": dict(call.memos),
+            "use_api": False,
+            "version": 2,
+        }
+    )
+    headers = {
+        **_signed_headers(body, key=key, t=t),
+        "x-inngest-req-version": "2",
+        "x-inngest-job-id": call.job_id,
+        "x-inngest-generation-id": str(call.generation),
+        "x-inngest-step-id": call.step_id,
+        "x-run-id": call.run_id,
+        "x-request-id": call.request_id,
+    }
+    return Request(query={"fnId": call.fn_id, "stepId": call.step_id}, headers=headers, body=body.text)
+
+
+def sync_request(url: str, *, key: str, t: int) -> Request:
+    """The signed PUT that asks for the functions of an app and has nothing registered elsewhere."""
+    body = frame({"url": url})
+    headers = {
+        **_signed_headers(body, key=key, t=t),
+        "x-inngest-sync-kind": "in_band",
+        "x-inngest-server-kind": "cloud",
+    }
+    return Request(query={}, headers=headers, body=body.text)
+
+
+def parse_answer(answer: Answer, *, keys: Sequence[str]) -> Outcome:
+    """What the answer to a call means. Never raises for what the other side sent."""
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    doubt = _doubt(answer, headers, keys)
+    if doubt is not None:
+        return CallFailed(failure=Failure(name="AnswerRefused", message=doubt), retriable=True)
+    no_retry = headers.get("x-inngest-no-retry") == "true"
+    try:
+        body = _read(answer.body)
+        if answer.status == 206:
+            return OpsAnswered(ops=tuple(_op(raw, no_retry=no_retry) for raw in _listed(body)))
+        if answer.status == 200:
+            return _finished(body)
+    except (RawrError, msgspec.ValidationError) as error:
+        # It ran and answered; asking again would only run it again, with the same answer.
+        return CallFailed(failure=Failure(name="AnswerInvalid", message=str(error)), retriable=False)
+    return CallFailed(
+        failure=_failure(body, status=answer.status),
+        retriable=not no_retry,
+        retry_after=headers.get("retry-after"),
+    )
+
+
+def parse_functions(answer: Answer, *, keys: Sequence[str]) -> dict[str, JsonValue]:
+    """The app that an in-band sync answered.
+
+    Raises:
+        SyncRefusedError: it is not a proper answer, with the reason.
+    """
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    doubt = _doubt(answer, headers, keys)
+    if doubt is None and (answer.status != 200 or headers.get("x-inngest-sync-kind") != "in_band"):
+        doubt = f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
+    if doubt is not None:
+        raise SyncRefusedError(f"the durable functions could not be registered: {doubt}")
+    body = decode(answer.body)
+    if not isinstance(body, dict):
+        raise SyncRefusedError("the durable functions could not be registered: the answer is not an object")
+    return body
+
+
+class SyncRefusedError(RawrError):
+    code = "ENGINE_SYNC_REFUSED"
+
+
+def retry_after_ms(text: str, *, now_ms: int) -> int | None:
+    """When to try again: `text` is a number of seconds or an ISO time; 1 s to 24 h from now. None if unreadable."""
+    due_ms = now_ms + int(text) * 1000 if text.isdecimal() and len(text) < 12 else _iso_ms(text)
+    if due_ms is None:
+        return None
+    return min(max(due_ms, now_ms + _RETRY_AFTER_MIN_MS), now_ms + _RETRY_AFTER_MAX_MS)
+
+
+def sleep_until_ms(text: str, *, now_ms: int) -> int | None:
+    """When a sleep ends; `text` is an ISO time or a duration. None if unreadable or longer than a year."""
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        due_ms: int | None = now_ms + int(sum(float(number) * _UNIT_MS[unit] for number, unit in parts))
+    else:
+        due_ms = _iso_ms(text)
+    return None if due_ms is None or due_ms - now_ms > SLEEP_MAX_MS else due_ms
+
+
+def _signed_headers(body: Fragment, *, key: str, t: int) -> dict[str, str]:
+    signature = signing.sign_canonical(body.signed, key, t)
+    return {"content-type": "application/json", "user-agent": "rawr-engine", signing.HEADER: signature}
+
+
+def _doubt(answer: Answer, headers: Mapping[str, str], keys: Sequence[str]) -> str | None:
+    """Why the answer cannot be trusted to come from our functions, or None."""
+    if "x-inngest-sdk" not in headers:
+        return f"the answer with status {answer.status} is not from the Inngest SDK"
+    try:
+        signing.verify_response(answer.body, headers.get(signing.HEADER), keys)
+    except signing.SignatureMismatchError as error:
+        return error.message
+    return None
+
+
+class _WireError(msgspec.Struct, kw_only=True):
+    name: str = "Error"
+    message: str = ""
+    stack: str | None = None
+
+
+class _WireOp(msgspec.Struct, kw_only=True, rename="camel"):
+    id: str
+    op: str
+    name: str | None = None
+    display_name: str | None = None
+    opts: dict[str, Any] | None = None
+    data: Any = None
+    error: _WireError | None = None
+
+
+def _listed(body: JsonValue) -> list[JsonValue]:
+    return msgspec.convert(body, list[Any])
+
+
+def _op(raw: JsonValue, *, no_retry: bool) -> Op:
+    wire = msgspec.convert(raw, _WireOp)
+    name = wire.display_name or wire.name or wire.id
+    opts = wire.opts or {}
+    race = opts.get("parallelMode") == "race"
+    match wire.op:
+        case Opcode.STEP_RUN:
+            return _step_ran(wire.id, name, wire.data)
+        case Opcode.STEP_ERROR | Opcode.STEP_FAILED:
+            failure = _readable(wire.error or _WireError())
+            final = no_retry or wire.op == Opcode.STEP_FAILED
+            return StepErrored(step_id=wire.id, name=name, failure=failure, final=final)
+        case Opcode.STEP_PLANNED:
+            return StepPlanned(step_id=wire.id, name=name, race=race)
+        case Opcode.SLEEP:
+            until = opts.get("duration") or wire.name or ""
+            return Sleeping(step_id=wire.id, name=name, until=str(until), race=race)
+        case other:
+            return UnsupportedOp(op=other, name=name)
+
+
+def _step_ran(step_id: str, name: str, data: JsonValue) -> Op:
+    memo = fragment({"data": data})
+    if memo.size_bytes <= STEP_OUTPUT_MAX_BYTES:
+        return StepRan(step_id=step_id, name=name, memo=memo)
+    message = f"step {name!r} gave {memo.size_bytes} bytes; the limit is {STEP_OUTPUT_MAX_BYTES}"
+    failure = Failure(name="StepOutputTooLarge", message=message)
+    return StepErrored(step_id=step_id, name=name, failure=failure, final=True)
+
+
+def _finished(body: JsonValue) -> Outcome:
+    output = fragment(body)
+    if output.size_bytes <= STEP_OUTPUT_MAX_BYTES:
+        return FunctionFinished(output=output)
+    message = f"the function returned {output.size_bytes} bytes; the limit is {STEP_OUTPUT_MAX_BYTES}"
+    return CallFailed(failure=Failure(name="OutputTooLarge", message=message), retriable=False)
+
+
+def _failure(body: JsonValue, *, status: int) -> Failure:
+    try:
+        error = msgspec.convert(body, _WireError)
+    except msgspec.ValidationError:
+        error = _WireError(name="UnexpectedAnswer", message=f"status {status} without an error body")
+    return _readable(error)
+
+
+def _readable(error: _WireError) -> Failure:
+    """Error texts may quote file names that are not UTF-8; they are kept escaped."""
+
+    def escaped(text: str) -> str:
+        return text.encode(errors="backslashreplace").decode()
+
+    stack = None if error.stack is None else escaped(error.stack)
+    return Failure(name=escaped(error.name), message=escaped(error.message), stack=stack)
+
+
+def _read(body: bytes) -> JsonValue:
+    """The JSON of an answer. Lone surrogates are let in for the sake of error texts; nothing else keeps them."""
+    try:
+        return decode(body)
+    except MalformedJsonError:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if value is None or not depth_within(value, DEPTH_MAX):
+            raise
+        return value
+
+
+def _iso_ms(text: str) -> int | None:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else int(moment.timestamp() * 1000)

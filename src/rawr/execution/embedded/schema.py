@@ -1,0 +1,77 @@
+"""The tables of `engine.sqlite`. Only this engine reads them.
+
+`queue` holds one row per thing that is to happen: a call, or the end of a sleep. Job ids are derived from the
+run and the step, so that planning the same thing twice is one row. All times are Unix milliseconds. JSON is
+kept as text, its RFC 8785 form beside it only where that is another text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rawr.storage.sqlite import Migration
+
+MIGRATIONS: Final = (
+    Migration(
+        name="events, runs, steps and the queue",
+        sql="""
+CREATE TABLE apps (
+  app_id TEXT PRIMARY KEY, checksum TEXT NOT NULL, synced_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE functions (
+  fn_id TEXT PRIMARY KEY, app_id TEXT NOT NULL REFERENCES apps (app_id), name TEXT NOT NULL,
+  max_attempts INTEGER NOT NULL, archived INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE triggers (
+  event_name TEXT NOT NULL, fn_id TEXT NOT NULL REFERENCES functions (fn_id), of_function TEXT
+) STRICT;
+CREATE INDEX triggers_by_event ON triggers (event_name);
+
+CREATE TABLE owners (
+  slot INTEGER PRIMARY KEY, owner TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+  ulid TEXT PRIMARY KEY, event_id TEXT NOT NULL, name TEXT NOT NULL, of_function TEXT,
+  body TEXT NOT NULL, body_canonical TEXT, received_at INTEGER NOT NULL, routed INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_unrouted ON events (ulid) WHERE routed = 0;
+
+CREATE TABLE event_keys (
+  fn_id TEXT NOT NULL, event_id TEXT NOT NULL, run_id TEXT NOT NULL, seen_at INTEGER NOT NULL,
+  PRIMARY KEY (fn_id, event_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+  run_id TEXT PRIMARY KEY, fn_id TEXT NOT NULL, event_ulid TEXT NOT NULL REFERENCES events (ulid),
+  status TEXT NOT NULL, plan_steps INTEGER NOT NULL DEFAULT 0, steps INTEGER NOT NULL DEFAULT 0,
+  state_bytes INTEGER NOT NULL DEFAULT 0, queued_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER,
+  output TEXT, error TEXT
+) STRICT;
+
+CREATE TABLE steps (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL,
+  memo TEXT NOT NULL, memo_canonical TEXT, attempt INTEGER NOT NULL, ended_at INTEGER NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+) STRICT;
+CREATE UNIQUE INDEX steps_in_order ON steps (run_id, seq);
+
+CREATE TABLE pending (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, race INTEGER NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queue (
+  job_id TEXT PRIMARY KEY, run_id TEXT NOT NULL REFERENCES runs (run_id), fn_id TEXT NOT NULL, kind TEXT NOT NULL,
+  step_id TEXT NOT NULL, name TEXT NOT NULL, due_at INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
+  generation INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
+  lease_owner TEXT, lease_until INTEGER
+) STRICT;
+CREATE INDEX queue_by_run ON queue (run_id);
+CREATE INDEX queue_due ON queue (kind, due_at) WHERE lease_owner IS NULL;
+CREATE INDEX queue_leased ON queue (lease_owner, lease_until) WHERE lease_owner IS NOT NULL;
+""",
+    ),
+)

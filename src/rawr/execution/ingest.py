@@ -1,0 +1,236 @@
+"""Durable functions as functions of the Inngest SDK, and their serve handler without any web framework.
+
+The only importer of `inngest`; importing this module costs half a second, so the CLI never does. It refuses to
+let the environment decide anything: signatures are always checked, with the key that was given and no other,
+and nothing is sent to a network unless an API address was configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from rawr.errors import BadInputError
+from rawr.execution.ports import (
+    DurableFunction,
+    EventSink,
+    FunctionDeps,
+    FunctionFailedError,
+    Ingress,
+    IngressRequest,
+    IngressResponse,
+    OutgoingEvent,
+    Steps,
+)
+from rawr.wire import JsonValue, encode
+
+with warnings.catch_warnings():
+    # The SDK declares its models in a way that pydantic deprecates; that is no business of our users.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import inngest
+    from inngest._internal import comm_lib, middleware_lib, server_lib
+
+APP_ID: Final = "rawr-coordination"
+SERVE_PATH: Final = "/api/inngest"
+SEND_TIMEOUT_S: Final = 30.0
+FAILURE_RETRIES: Final = 20
+
+# The SDK wants an address even when it may never use it; this one cannot be resolved.
+_NOWHERE: Final = "https://inngest.invalid"
+
+
+def make_ingress(
+    functions: Sequence[DurableFunction],
+    deps: FunctionDeps,
+    *,
+    signing_key: str,
+    event_sink: EventSink,
+    serve_origin: str,
+    app_id: str = APP_ID,
+    api_base_url: str | None = None,
+) -> Ingress:
+    """The serve handler of `functions`. Opens no connection.
+
+    `serve_origin` (`http://127.0.0.1:4111`) is where an engine reaches this process, whatever a request says.
+    `api_base_url` is that of a real Inngest server, when there is one.
+    """
+    client = _Client(
+        app_id=app_id,
+        signing_key=signing_key,
+        event_sink=event_sink,
+        api_base_url=api_base_url or _NOWHERE,
+    )
+    handler = comm_lib.CommHandler(
+        client=client,
+        enable_unauthed_sync=False,
+        framework=server_lib.Framework.FAST_API,  # the closest of the names that servers know
+        functions=[made for function in functions for made in _sdk_functions(client, function, deps)],
+        streaming=inngest.Streaming.DISABLE,
+    )
+    return _SdkIngress(client, handler, serve_origin=serve_origin, may_register=api_base_url is not None)
+
+
+class UnsupportedSyncError(BadInputError):
+    code = "SYNC_UNSUPPORTED"
+
+
+class _Client(inngest.Inngest):
+    """The SDK's client with our event sink in place of its HTTP calls, deaf to the environment."""
+
+    def __init__(self, *, app_id: str, signing_key: str, event_sink: EventSink, api_base_url: str) -> None:
+        super().__init__(
+            app_id=app_id,
+            api_base_url=api_base_url,
+            event_api_base_url=api_base_url,
+            is_production=True,  # the other mode checks no signature at all
+            signing_key=signing_key,
+            logger=_silent_logger(),
+        )
+        self._event_sink = event_sink
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def signing_key_fallback(self) -> str | None:
+        """None: the SDK would take a second accepted key from the environment."""
+        return None
+
+    def serve_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def send(self, events: inngest.Event | list[inngest.Event], *, skip_middleware: bool = False) -> list[str]:
+        batch = events if isinstance(events, list) else [events]
+        if skip_middleware:
+            return await self._event_sink.send([_outgoing(event) for event in batch])
+        middleware = middleware_lib.MiddlewareManager.from_client(self, raw_request=None, timings=None)
+        _raise_if_error(await middleware.before_send_events(batch))
+        ids = await self._event_sink.send([_outgoing(event) for event in batch])
+        _raise_if_error(await middleware.after_send_events(inngest.SendEventsResult(ids=ids)))
+        return ids
+
+    def send_sync(self, events: inngest.Event | list[inngest.Event], *, skip_middleware: bool = False) -> list[str]:
+        """For code in worker threads; the events are accepted on the serving loop."""
+        assert self._loop is not None, "events can be sent once the ingress has been called"
+        sending = self.send(events, skip_middleware=skip_middleware)
+        return asyncio.run_coroutine_threadsafe(sending, self._loop).result(timeout=SEND_TIMEOUT_S)
+
+
+class _SdkIngress:
+    def __init__(
+        self, client: _Client, handler: comm_lib.CommHandler, *, serve_origin: str, may_register: bool
+    ) -> None:
+        self._client = client
+        self._handler = handler
+        self._serve_origin = serve_origin
+        self._may_register = may_register
+
+    async def handle(self, request: IngressRequest) -> IngressResponse:
+        self._client.serve_on(asyncio.get_running_loop())
+        call = comm_lib.CommRequest(
+            body=request.body,
+            headers=dict(request.headers),
+            public_path=None,
+            query_params=dict(request.query),
+            raw_request=request,
+            request_url=request.url,
+            serve_origin=self._serve_origin,
+            serve_path=SERVE_PATH,
+        )
+        match request.method:
+            case "POST":
+                return _response(await self._handler.post(call))
+            case "PUT":
+                return await self._sync(request, call)
+            case "GET":
+                return _response(self._handler.get_sync(call))
+            case method:
+                return IngressResponse(status=405, headers={}, body=f"method {method} not allowed".encode())
+
+    async def _sync(self, request: IngressRequest, call: comm_lib.CommRequest) -> IngressResponse:
+        """Answer with our functions; or, with a configured server only, let the SDK go and register them."""
+        kinds = [value for name, value in request.headers.items() if name.lower() == "x-inngest-sync-kind"]
+        if kinds != ["in_band"] and not self._may_register:
+            error = UnsupportedSyncError("only in-band sync: no Inngest server is configured to register with")
+            body = {"code": error.code, "message": error.message}
+            return IngressResponse(status=400, headers={"content-type": "application/json"}, body=encode(body))
+        return _response(await self._handler.put(call))
+
+
+class _SdkSteps:
+    """`Steps` on the SDK's context."""
+
+    def __init__(self, ctx: inngest.Context) -> None:
+        self._ctx = ctx
+
+    async def run(self, step_id: str, body: Callable[[int], Awaitable[JsonValue]]) -> JsonValue:
+        async def attempt() -> JsonValue:
+            try:
+                return await body(self._ctx.attempt)
+            except FunctionFailedError as error:
+                raise inngest.NonRetriableError(str(error), quiet=True) from error
+
+        return await self._ctx.step.run(step_id, attempt)
+
+    async def race(self, branches: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        await self._ctx.group.parallel(tuple(branches), parallel_mode=inngest.ParallelMode.RACE)
+
+
+def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDeps) -> list[inngest.Function[Any]]:
+    """The function and its failure handler.
+
+    The handler is what the SDK itself would make of `on_failure`, but for its retries: the SDK allows it none, and
+    what is recorded there must not be lost because a disk was full for a minute.
+    """
+
+    async def run(ctx: inngest.Context) -> JsonValue:
+        steps: Steps = _SdkSteps(ctx)
+        try:
+            return await function.body(deps, steps, ctx.event.data)
+        except FunctionFailedError as error:
+            raise inngest.NonRetriableError(str(error), quiet=True) from error
+
+    async def give_up(ctx: inngest.Context) -> None:
+        failed: Any = ctx.event.data
+        await function.on_failure(deps, failed["event"]["data"], str(failed["error"]["message"]))
+
+    make = client.create_function(
+        fn_id=function.function_id,
+        name=function.name,
+        retries=function.retries,
+        trigger=inngest.TriggerEvent(event=function.event_name),
+    )
+    make_failure = client.create_function(
+        fn_id=f"{function.function_id}-failure",
+        name=f"{function.name} (failure)",
+        retries=FAILURE_RETRIES,
+        trigger=inngest.TriggerEvent(
+            event="inngest/function.failed",
+            expression=f"event.data.function_id == '{client.app_id}-{function.function_id}'",
+        ),
+    )
+    return [make(run), make_failure(give_up)]
+
+
+def _outgoing(event: inngest.Event) -> OutgoingEvent:
+    return OutgoingEvent(name=event.name, data=event.data, event_id=event.id or None)
+
+
+def _raise_if_error(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _response(answer: comm_lib.CommResponse) -> IngressResponse:
+    body = answer.body_bytes()
+    if isinstance(body, Exception):
+        raise body
+    return IngressResponse(status=answer.status_code, headers=answer.headers, body=body)
+
+
+def _silent_logger() -> logging.Logger:
+    """A logger of nobody: the SDK logs errors of user code, whose texts may hold payloads and secrets."""
+    logger = logging.Logger("inngest")  # noqa: LOG001 - a registered one could be switched on again
+    logger.disabled = True
+    return logger

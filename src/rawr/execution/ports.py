@@ -1,0 +1,142 @@
+"""What durable functions, the engine and the HTTP transport are to each other. Shapes only, no framework.
+
+A `DurableFunction` is declared once in the manifest; `execution/ingest.py` turns it into a function of the
+Inngest SDK; an engine (embedded, or a real Inngest server) drives it by signed calls into `/api/inngest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from rawr.clock import Clock
+from rawr.coordination.ports import CoordinationStore
+from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.wire import JsonValue
+
+
+class DeskContext(Protocol):
+    """What a desk handler is given besides its input."""
+
+    @property
+    def run_id(self) -> RunId: ...
+    @property
+    def workflow_id(self) -> WorkflowId: ...
+    @property
+    def desk_id(self) -> DeskId: ...
+    @property
+    def attempt(self) -> int:
+        """1 for the first try of this desk in this run."""
+        ...
+
+    @property
+    def instance_root(self) -> Path: ...
+    @property
+    def memory(self) -> JsonValue:
+        """What this desk remembered last, or None."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every delivery of this desk in this run: give it to whatever must happen once."""
+        ...
+
+    def remember(self, value: JsonValue) -> None:
+        """What to keep when the desk succeeds; by default its output. Kept only if its memory persists."""
+        ...
+
+
+DeskHandler = Callable[[Any, DeskContext], Any]
+"""`handler(input, ctx) -> output`, sync (runs in a thread) or async. JSON in, JSON out."""
+
+
+class Steps(Protocol):
+    """The durable operations that a function body has. Bodies run again and again; steps run once."""
+
+    async def run(self, step_id: str, body: Callable[[int], Awaitable[JsonValue]]) -> JsonValue:
+        """Run `body(attempt)` once and remember what it gave; `attempt` counts from 0.
+
+        A body that raises is tried again with backoff, up to the function's retries.
+        """
+        ...
+
+    async def race(self, branches: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        """Run branches of steps at the same time; the function body runs again after *each* finished step.
+
+        A branch that has nothing to do yet returns. This returns in the pass in which no branch has a step
+        left to run.
+        """
+        ...
+
+
+class FunctionDeps(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host gives to every durable function of one instance."""
+
+    store: CoordinationStore
+    desk_handlers: Mapping[str, DeskHandler]
+    clock: Clock
+    instance_root: Path
+
+
+class DurableFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable function as the manifest declares it."""
+
+    function_id: str
+    name: str
+    event_name: str
+    retries: int
+    """Retries of each step and of the function itself, 0 to 20."""
+    body: Callable[[FunctionDeps, Steps, Mapping[str, JsonValue]], Awaitable[JsonValue]]
+    """`body(deps, steps, event_data)`. It raises `FunctionFailedError` to end the run as failed."""
+    on_failure: Callable[[FunctionDeps, Mapping[str, JsonValue], str], Awaitable[None]]
+    """`on_failure(deps, event_data, error_message)`: the engine has given up. At least once, so idempotent."""
+
+
+class FunctionFailedError(Exception):
+    """Ends a durable function at once, without retries. Its text becomes the run's error."""
+
+
+class OutgoingEvent(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    data: Mapping[str, JsonValue]
+    event_id: str | None = None
+    """De-duplicates for 24 h: the same id starts a function once."""
+
+
+class EventSink(Protocol):
+    async def send(self, events: Sequence[OutgoingEvent]) -> list[str]:
+        """Durably accept events; return the ids that the engine gave them."""
+        ...
+
+
+class IngressRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call into `/api/inngest`, after the guard has verified its signature."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class IngressResponse(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Ingress(Protocol):
+    """The serve handler of the durable functions, without any web framework around it."""
+
+    async def handle(self, request: IngressRequest) -> IngressResponse: ...
+
+
+class EngineCall(Protocol):
+    """How an engine reaches `/api/inngest`: in process through the guarded ASGI app, or over loopback."""
+
+    async def __call__(
+        self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> IngressResponse: ...

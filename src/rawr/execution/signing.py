@@ -1,0 +1,111 @@
+"""Inngest's signatures: HMAC-SHA256 over the RFC 8785 form of a body and a time. The only place that knows JCS.
+
+What is signed is the canonical text; what is sent is the plain text. JCS writes every number as a double, so
+sending the canonical text would silently change integers above 2^53.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import jcs
+
+from rawr.errors import BadInputError, RawrError
+from rawr.wire import JsonValue
+
+HEADER: Final = "x-inngest-signature"
+
+_KEY_PREFIX: Final = re.compile(r"signkey-\w+-")
+_SIGNATURE: Final = re.compile(r"t=([0-9]{1,12})&s=([0-9a-f]{64})\Z")
+
+
+class NotCanonicalError(BadInputError):
+    """The value has no RFC 8785 form: NaN, an infinity, an integer beyond a double, a lone surrogate."""
+
+    code = "NOT_CANONICAL"
+
+
+class SignatureMismatchError(RawrError):
+    """The signature is missing, malformed, or made by another key."""
+
+    code = "SIGNATURE_MISMATCH"
+
+
+def canonical(value: JsonValue) -> bytes:
+    """The RFC 8785 text of a JSON value.
+
+    Raises:
+        NotCanonicalError: such a value can never be part of a signed call.
+    """
+    try:
+        text = jcs.canonicalize(value)
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
+        raise NotCanonicalError(f"cannot be signed as JSON: {error}") from error
+    assert isinstance(text, bytes)
+    return text
+
+
+def canonical_text(body: bytes) -> bytes:
+    """The RFC 8785 text of JSON text; nothing stays nothing.
+
+    It is read as the verifier in the SDK reads it, so that both see the same numbers.
+    """
+    if not body:
+        return b""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotCanonicalError(f"not JSON: {error}") from error
+    return canonical(value)
+
+
+def mac_of_canonical(text: bytes, key: str, t: int) -> str:
+    """The hex MAC of an already canonical text. The HMAC key is the text of the key, not the bytes it spells."""
+    prefix = _KEY_PREFIX.match(key)
+    secret = key[prefix.end() :] if prefix else key
+    return hmac.new(secret.encode(), text + str(t).encode(), hashlib.sha256).hexdigest()
+
+
+def mac(body: bytes, key: str, t: int) -> str:
+    """The hex MAC of a body at `t` (Unix seconds); for verifiers.
+
+    A body without a canonical form has no valid signature, hence a MAC that no signature equals.
+    """
+    try:
+        return mac_of_canonical(canonical_text(body), key, t)
+    except NotCanonicalError:
+        return ""
+
+
+def sign_canonical(text: bytes, key: str, t: int) -> str:
+    """The signature header's value for a body whose canonical form is `text`. The order of the two matters."""
+    return f"t={t}&s={mac_of_canonical(text, key, t)}"
+
+
+def sign(body: bytes, key: str, t: int) -> str:
+    """The signature header's value `t=<unix seconds>&s=<hex>` for a JSON body."""
+    return sign_canonical(canonical_text(body), key, t)
+
+
+def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> None:
+    """Accept the answer to a call that we made, or raise.
+
+    Answers are signed over their raw bytes. There is no time window: the answer comes on the connection of the
+    call it belongs to.
+
+    Raises:
+        SignatureMismatchError
+    """
+    match = _SIGNATURE.match(header or "")
+    if match is None:
+        raise SignatureMismatchError("the answer is not signed")
+    matched = False
+    for key in keys:
+        matched |= hmac.compare_digest(mac_of_canonical(body, key, int(match[1])), match[2])
+    if not matched:
+        raise SignatureMismatchError("the answer is signed by another key")
