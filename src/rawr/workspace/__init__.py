@@ -1,0 +1,1 @@
+"""The workspace of an instance: where it is, how it is configured, which plugins lie in it. Imports no plugin."""

@@ -1,0 +1,106 @@
+"""`rawr.toml`, read once into a frozen value. Unknown keys and wrong types are errors that name them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from rawr.errors import RawrError
+
+CONFIG_FILE: Final = "rawr.toml"
+PORT_VARIABLE: Final = "RAWR_SERVER_PORT"
+PORT_MAX: Final = 65535
+_FIX: Final = "see docs/reference/configuration.md"
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
+
+
+class ConfigError(RawrError):
+    code = "CONFIG_INVALID"
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: Literal["127.0.0.1"] = "127.0.0.1"
+    """Loopback only."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)] = 3000
+    """0 takes a free one."""
+    base_url: str | None = None
+    """How callers reach the server, when not by its own address."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Further host names that requests may carry."""
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 << 20)] = 4 << 20
+    """Largest request body on /rpc, /api/orpc and /api/workflows."""
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 64
+    """Calls of durable functions, so desks at work, at the same time."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    server: ServerConfig = ServerConfig()
+    limits: LimitsConfig = LimitsConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+def load_config(root: Path, *, environ: Mapping[str, str]) -> Config:
+    """The configuration of the instance at `root`: `rawr.toml`, over it `RAWR_SERVER_PORT`, else defaults.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key, a value of the wrong type or out of range.
+    """
+    path = root / CONFIG_FILE
+    document = _document(path)
+    if port := environ.get(PORT_VARIABLE):
+        document = _with_port(document, port)
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}", details={"path": str(path)}, fix=_FIX) from error
+    for problem in _problems(config):
+        raise ConfigError(f"{path}: {problem}", details={"path": str(path)}, fix=_FIX)
+    return config
+
+
+def _problems(config: Config) -> Iterator[str]:
+    """What the types cannot say."""
+    server = config.server
+    if server.base_url is not None and not _is_http_url(server.base_url):
+        yield f"server.base_url is {server.base_url!r}, which is no http or https URL"
+    for host in server.trusted_hosts:
+        if _HOST_NAME.match(host) is None:
+            yield f"server.trusted_hosts has {host!r}, which is no host name (no scheme, no port)"
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _document(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", details={"path": str(path)}) from error
+
+
+def _with_port(document: dict[str, object], port: str) -> dict[str, object]:
+    if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > PORT_MAX:
+        raise ConfigError(
+            f"{PORT_VARIABLE} is {port[:40]!r}, which is no port number", fix=f"unset it, or give 0 to {PORT_MAX}"
+        )
+    server = document.get("server", {})
+    return {**document, "server": {**server, "port": int(port)} if isinstance(server, dict) else server}
