@@ -1,0 +1,326 @@
+"""`/console/`: pages for a person, who gets in by a login code and stays in by a session cookie.
+
+Everything is read-only but signing in and out. A page asks the same service that the procedure families ask, and
+each of its parts may fail alone. The session opens pages and nothing else: `/rpc` and `/api` do not know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from rawr import __version__
+from rawr.clock import Clock
+from rawr.console.views import Failed, Loaded, LoginView, OverviewView, Part, ProblemView, RunView, View
+from rawr.coordination.model import Run, Workflow
+from rawr.coordination.ports import RunNotFoundError
+from rawr.coordination.service import CoordinationService, InvalidRunIdError
+from rawr.errors import BadInputError, RawrError
+from rawr.host.auth import header_values
+from rawr.host.dispatch import CredentialsUnavailableError, answered
+from rawr.host.errors import ErrorBody, error_body
+from rawr.host.plugins_web import EnabledPlugins
+from rawr.host.request import Request
+from rawr.host.responses import HeaderPairs, Response, json_response
+from rawr.hq import Manifest, WebMount
+from rawr.ids import InstanceId
+from rawr.security.policy import CallerClass
+from rawr.security.sessions import LoginCodes, Sessions
+
+if TYPE_CHECKING:
+    from rawr.console.pages import Asset, Pages
+
+PREFIX: Final = "/console"
+HOME: Final = "/console/"
+LOGIN: Final = "/console/login"
+LOGOUT: Final = "/console/logout"
+
+RUNS_SHOWN: Final = 20
+LOGIN_BODY_BYTES: Final = 4096
+LOGIN_BODY_S: Final = 10.0
+
+SECURITY_HEADERS: Final[HeaderPairs] = (
+    (
+        b"content-security-policy",
+        (
+            b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+            b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+            b"require-trusted-types-for 'script'; trusted-types 'none'"
+        ),
+    ),
+    # Not no-referrer: with that, browsers send `Origin: null` even with our own forms.
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+"""On every answer. `x-content-type-options` is on every answer of the host already."""
+
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_HTML: Final = b"text/html; charset=utf-8"
+_RUN: Final = re.compile(r"/console/runs/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
+
+_ALLOWED: Final = {LOGIN: b"GET, HEAD, POST", LOGOUT: b"POST"}
+
+_log: Final = logging.getLogger("rawr.host")
+
+T = TypeVar("T")
+
+
+class ConsoleParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the console needs besides what every family has."""
+
+    root: str
+    port: int
+    """Names the cookie: cookies of one host name do not know ports."""
+    coordination: CoordinationService
+    login_codes: LoginCodes
+    sessions: Sessions
+
+
+class _LoginBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    code: str
+
+
+class ConsoleFamily:
+    def __init__(
+        self,
+        parts: ConsoleParts,
+        manifest: Manifest,
+        *,
+        instance_id: InstanceId,
+        enabled_plugins: EnabledPlugins,
+        clock: Clock,
+    ) -> None:
+        self._parts = parts
+        self._manifest = manifest
+        self._instance_id = instance_id
+        self._enabled_plugins = enabled_plugins
+        self._clock = clock
+        self._cookie = f"rawr_session_{parts.port}"
+        self._pages: Pages | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        work = self._safe_read(request) if request.method in ("GET", "HEAD") else self._safe_write(request)
+        response = await work
+        cached = any(name == b"cache-control" for name, _ in response.headers)
+        extra = SECURITY_HEADERS if cached else (*SECURITY_HEADERS, _NO_STORE)
+        return msgspec.structs.replace(response, headers=(*response.headers, *extra))
+
+    async def _safe_read(self, request: Request) -> Response:
+        try:
+            return await self._read(request)
+        except (RunNotFoundError, InvalidRunIdError):
+            return await self._not_found()
+        except Exception as error:  # noqa: BLE001 - a person looks at this: never a blank page
+            body = error_body(error)
+            view = ProblemView(heading="This page cannot be shown", message=body.message, request_id=request.request_id)
+            return await self._page(view, status=body.status)
+
+    async def _read(self, request: Request) -> Response:
+        path = request.path
+        if path.startswith(f"{PREFIX}/assets/"):
+            return await self._asset(request)
+        if path == LOGIN:
+            request.notes.operation = "login"
+            return await self._page(LoginView(next_path=next_path(request.query)))
+        if path in ("/", PREFIX):
+            return _see_other(HOME)
+        if not self._is_signed_in(request):
+            return _see_other(f"{LOGIN}?next={path}" if _is_page(path) else LOGIN)
+        return await self._signed_in(request)
+
+    async def _signed_in(self, request: Request) -> Response:
+        request.notes.caller_class = CallerClass.FIRST_PARTY
+        if request.path == HOME:
+            request.notes.operation = "overview"
+            return await self._page(await self._overview())
+        if run_id := _RUN.match(request.path):
+            request.notes.operation = "run"
+            return await self._page(await self._run(run_id[1]))
+        return await self._not_found()
+
+    async def _safe_write(self, request: Request) -> Response:
+        return await answered(self._write(request), _refused)
+
+    async def _write(self, request: Request) -> Response:
+        if request.method != "POST" or request.path not in (LOGIN, LOGOUT):
+            return _wrong_method(_ALLOWED.get(request.path, b"GET, HEAD"))
+        if not _is_same_origin(request):
+            return _refused(ErrorBody(code="FORBIDDEN", status=403, message="the request comes from another site"))
+        request.notes.operation = request.path.removeprefix(f"{PREFIX}/")
+        return await self._log_in(request) if request.path == LOGIN else self._log_out(request)
+
+    async def _log_in(self, request: Request) -> Response:
+        if (request.header(b"content-type") or "").partition(";")[0].strip().lower() != "application/json":
+            # A form of another site could be sent without asking; JSON cannot.
+            message = "the body must be application/json"
+            return _refused(ErrorBody(code="UNSUPPORTED_MEDIA_TYPE", status=415, message=message))
+        code = _code_in(await request.body(limit_bytes=LOGIN_BODY_BYTES, timeout_s=LOGIN_BODY_S))
+        if not await self._redeemed(code):
+            message = "This link was used already, or is older than five minutes. Get a new one from the terminal:"
+            return _refused(ErrorBody(code="UNAUTHORIZED", status=401, message=message))
+        self._end_sessions(request)
+        cookie = f"{self._cookie}={self._parts.sessions.open()}; Path=/; HttpOnly; SameSite=Strict"
+        return json_response({"ok": True}, headers=((b"set-cookie", cookie.encode()),))
+
+    async def _redeemed(self, code: str) -> bool:
+        try:
+            return await asyncio.to_thread(self._parts.login_codes.redeem, code)
+        except RawrError as error:
+            _log.error("login codes cannot be read: %s: %s", error.code, error.message)
+            message = "the login codes of this HQ cannot be read; its log says why"
+            raise CredentialsUnavailableError(message) from error
+
+    def _log_out(self, request: Request) -> Response:
+        self._end_sessions(request)
+        cookie = f"{self._cookie}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
+        return _see_other(LOGIN, (b"set-cookie", cookie.encode()))
+
+    def _is_signed_in(self, request: Request) -> bool:
+        return any(self._parts.sessions.holds(secret) for secret in _cookies(request, self._cookie))
+
+    def _end_sessions(self, request: Request) -> None:
+        for secret in _cookies(request, self._cookie):
+            self._parts.sessions.close(secret)
+
+    async def _overview(self) -> OverviewView:
+        coordination = self._parts.coordination
+        workflows, runs, enabled = await asyncio.gather(
+            _part(coordination.list_workflows()),
+            _part(coordination.list_runs(limit=RUNS_SHOWN)),
+            _part(self._enabled_plugins()),
+        )
+        return OverviewView(
+            root=self._parts.root,
+            instance_id=self._instance_id,
+            version=__version__,
+            now_ms=self._clock.now_ms(),
+            workflows=workflows,
+            runs=runs,
+            web_plugins=enabled if isinstance(enabled, Failed) else Loaded(self._enabled_mounts(enabled.value)),
+            faults=self._manifest.faults,
+        )
+
+    def _enabled_mounts(self, enabled: frozenset[str]) -> list[WebMount]:
+        return [mount for mount in self._manifest.web_mounts if {mount.plugin_id, mount.dir_name} & enabled]
+
+    async def _run(self, run_id: str) -> RunView:
+        coordination = self._parts.coordination
+        # The timeline after the run: events that are newer than the status are seen, never the reverse.
+        run = await coordination.get_run(run_id)
+        _, timeline = await coordination.run_timeline(run_id)
+        workflow = await self._workflow_of(run)
+        return RunView(run=run, workflow=workflow, timeline=timeline, now_ms=self._clock.now_ms())
+
+    async def _workflow_of(self, run: Run) -> Workflow | None:
+        """The version that the run is of, if it is still the newest: the service answers with no other."""
+        try:
+            workflow = await self._parts.coordination.get_workflow(run.workflow_id)
+        except RawrError as error:
+            _log.warning("workflow %s of run %s: %s", run.workflow_id, run.run_id, error.message)
+            return None
+        return workflow if workflow.version == run.workflow_version else None
+
+    async def _not_found(self) -> Response:
+        message = "This HQ has no such page, or no such run."
+        return await self._page(ProblemView(heading="Not found", message=message), status=404)
+
+    async def _page(self, view: View, *, status: int = 200) -> Response:
+        # In a thread: the first page loads the templates, and a long timeline takes its time.
+        html = await asyncio.to_thread(lambda: self._loaded_pages().html(view))
+        return Response(status=status, content_type=_HTML, body=html.encode("utf-8", "replace"))
+
+    async def _asset(self, request: Request) -> Response:
+        name = request.path.removeprefix(f"{PREFIX}/assets/")
+        request.notes.operation = "asset"
+        asset: Asset | None = await asyncio.to_thread(lambda: self._loaded_pages().asset(name))
+        if asset is None:
+            return await self._not_found()
+        # Pages link to a version; whoever asks for none, or for an older one, must ask again.
+        immutable = request.query == f"v={asset.version}"
+        cache = b"public, max-age=31536000, immutable" if immutable else b"no-cache"
+        return Response(
+            status=200, content_type=asset.content_type, body=asset.body, headers=((b"cache-control", cache),)
+        )
+
+    def _loaded_pages(self) -> Pages:
+        from rawr.console.pages import Pages  # brings the template engine
+
+        if self._pages is None:
+            self._pages = Pages()
+        return self._pages
+
+
+def covers(path: str) -> bool:
+    return path in ("/", PREFIX) or path.startswith(HOME)
+
+
+def next_path(query: str) -> str:
+    """Where `next` leads: to a page of the console that there is, else to the overview. It cannot leave the console."""
+    names = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    wanted = names.get("next", HOME)
+    return wanted if _is_page(wanted) else HOME
+
+
+def _is_page(path: str) -> bool:
+    return path == HOME or _RUN.match(path) is not None
+
+
+def _is_same_origin(request: Request) -> bool:
+    """Whether a page of ours, or a program that is no browser, sends this."""
+    host = request.header(b"host")
+    origins = header_values(request.headers, b"origin")
+    if origins and (host is None or [origin.lower() for origin in origins] != [f"http://{host}".lower().encode()]):
+        return False
+    # Another port of this machine is `same-site`, and another site all the same.
+    return all(site in (b"same-origin", b"none") for site in header_values(request.headers, b"sec-fetch-site"))
+
+
+def _cookies(request: Request, name: str) -> list[str]:
+    """Every value of the cookie. Another server on this machine can add some, so there may be several."""
+    pairs = (
+        pair.strip().partition("=")
+        for header in header_values(request.headers, b"cookie")
+        for pair in header.decode("latin-1").split(";")
+    )
+    return [value for given, _, value in pairs if given == name and value]
+
+
+def _code_in(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_LoginBody).code
+    except msgspec.DecodeError as error:
+        raise BadInputError('the body must be {"code": "..."}') from error
+
+
+async def _part(work: Awaitable[T]) -> Part[T]:
+    """What one part of a page shows, or why it cannot."""
+    try:
+        return Loaded(await work)
+    except Exception as error:  # noqa: BLE001 - the other parts are still worth showing
+        return Failed(error_body(error).message)
+
+
+def _wrong_method(allowed: bytes) -> Response:
+    error = ErrorBody(code="METHOD_NOT_SUPPORTED", status=405, message="this method is not supported here")
+    return json_response(error, status=405, headers=((b"allow", allowed),))
+
+
+def _refused(error: ErrorBody) -> Response:
+    return json_response(error, status=error.status)
+
+
+def _see_other(location: str, *headers: tuple[bytes, bytes]) -> Response:
+    return Response(
+        status=303,
+        content_type=b"text/plain;charset=utf-8",
+        body=b"",
+        headers=((b"location", location.encode()), *headers),
+    )

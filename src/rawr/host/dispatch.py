@@ -1,0 +1,205 @@
+"""What the families share: matching paths, reading input, calling a procedure, authenticating API keys.
+
+Two dialects meet here: `/rpc` puts everything into an envelope, the OpenAPI families use plain JSON, path
+parameters and query strings. Neither parses anything before the caller has been let in.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, Protocol
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from rawr.errors import BadInputError, RawrError
+from rawr.host.auth import bearer_secret
+from rawr.host.bracket_notation import parse_bracketed
+from rawr.host.errors import ErrorBody, error_body, scope_missing, unauthorized
+from rawr.host.orpc_codec import MalformedEnvelopeError
+from rawr.host.request import Request
+from rawr.host.responses import Response, json_response, not_found, plain_error
+from rawr.host.settings import Limits
+from rawr.procedures.context import Context
+from rawr.procedures.contract import Procedure
+from rawr.procedures.invoke import input_refused, invoke
+from rawr.procedures.schema_issues import SchemaIssue
+from rawr.security.policy import Caller, Family, allows
+from rawr.wire import JsonValue, decode
+
+_log: Final = logging.getLogger("rawr.host")
+
+FIELDS_MAX: Final = 10_000
+
+_ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*\Z")
+
+
+class CredentialCheck(Protocol):
+    """Telling right secrets from wrong ones, in constant time."""
+
+    def is_cli_key(self, secret: str) -> bool: ...
+
+    async def token_caller(self, secret: str) -> Caller | None:
+        """Who holds this API key, or None when no valid key is this one."""
+        ...
+
+
+ContextSource = Callable[[Request, Caller], Context]
+
+
+class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
+    """What every procedure family is built from."""
+
+    credentials: CredentialCheck
+    context: ContextSource
+    limits: Limits
+
+    async def read(self, request: Request) -> bytes:
+        return await request.body(limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s)
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True):
+    procedure: Procedure
+    params: Mapping[str, str]
+    part: str
+    """The part of the family that a scope must open."""
+
+
+class OpenApiTable:
+    """Procedures by method and OpenAPI path. A path parameter is one non-empty segment, decoded once."""
+
+    def __init__(self, procedures: Iterable[Procedure], *, part_of: Callable[[Procedure], str]) -> None:
+        self._part_of = part_of
+        self._routes: dict[tuple[str, int], list[tuple[tuple[str, ...], Procedure]]] = {}
+        for procedure in procedures:
+            segments = tuple(procedure.path.split("/"))
+            self._routes.setdefault((procedure.method, len(segments)), []).append((segments, procedure))
+
+    def match(self, method: str, path: str) -> Match | None:
+        """`path` below the family's prefix, with its leading slash; one trailing slash does not count."""
+        given = path.removesuffix("/").split("/")
+        for segments, procedure in self._routes.get((method, len(given)), ()):
+            params = _params(segments, given)
+            if params is not None:
+                return Match(procedure=procedure, params=params, part=self._part_of(procedure))
+        return None
+
+
+async def published_answer(
+    request: Request,
+    deps: FamilyDeps,
+    *,
+    family: Family,
+    find: Callable[[], Match | None],
+) -> Response:
+    """Answer a call of a published family: authenticate, then route, then check the scope, then run."""
+    return await answered(_published(request, deps, family, find), plain_error)
+
+
+async def _published(request: Request, deps: FamilyDeps, family: Family, find: Callable[[], Match | None]) -> Response:
+    caller = await api_caller(request, deps)
+    if caller is None:
+        return plain_error(unauthorized())
+    match = find()
+    if match is None:
+        return not_found()
+    if not allows(caller.scopes, family, match.part):
+        return plain_error(scope_missing(f"{family.value}:{match.part}"))
+    request.notes.operation = match.procedure.rpc_path
+    value = _merged(match.params, await _published_data(request, deps))
+    return json_response(await invoke(match.procedure, deps.context(request, caller), value))
+
+
+class CredentialsUnavailableError(RawrError):
+    """The API keys cannot be trusted or read. Callers are not told where they are kept."""
+
+    code = "CREDENTIALS_UNAVAILABLE"
+
+
+async def api_caller(request: Request, deps: FamilyDeps) -> Caller | None:
+    """The holder of the request's API key. Claims in other headers are not looked at."""
+    secret = bearer_secret(request.headers)
+    if secret is None:
+        return None
+    try:
+        caller = await deps.credentials.token_caller(secret)
+    except RawrError as error:
+        _log.error("API keys cannot be read: %s: %s", error.code, error.message)
+        raise CredentialsUnavailableError("the API keys of this HQ cannot be read; its log says why") from error
+    if caller is not None:
+        request.notes.caller_class = caller.caller_class
+    return caller
+
+
+async def answered(work: Awaitable[Response], render: Callable[[ErrorBody], Response]) -> Response:
+    """The response of `work`, or the error that it ended with in the family's shape."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
+        return render(error_body(error))
+
+
+async def _published_data(request: Request, deps: FamilyDeps) -> JsonValue | msgspec.UnsetType:
+    """What the query of a GET or the body of anything else holds; UNSET for an empty body."""
+    if request.method == "GET":
+        return parse_bracketed(query_pairs(request.query))
+    content_type = (request.header(b"content-type") or "").lower()
+    body = await deps.read(request)
+    if request.header(b"content-disposition") is not None:
+        return {}  # a file has no fields
+    if not content_type or content_type.startswith("application/json"):
+        return decode(body) if body else msgspec.UNSET
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        return parse_bracketed(query_pairs(body.decode("utf-8", "replace")))
+    if content_type.startswith("text/plain"):
+        return body.decode("utf-8", "replace")
+    if content_type.startswith("multipart/form-data"):
+        raise MalformedEnvelopeError("multipart bodies are not accepted: no procedure takes files")
+    return {}
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise BadInputError(f"more than {FIELDS_MAX} fields") from error
+
+
+def _merged(params: Mapping[str, str], data: JsonValue | msgspec.UnsetType) -> JsonValue | msgspec.UnsetType:
+    """Path parameters and data as one input. What is given twice must be given alike.
+
+    The original lets the data win over the path, so that a call can act on another thing than its URL says.
+    """
+    if data is msgspec.UNSET:
+        return dict(params) if params else msgspec.UNSET
+    if not isinstance(data, dict):
+        return data
+    clashing = [name for name, value in params.items() if data.get(name, value) != value]
+    if clashing:
+        message = "must be equal to the path parameter"
+        raise input_refused(tuple(SchemaIssue(message=message, path=(name,)) for name in clashing))
+    return {**params, **data}
+
+
+def _params(segments: tuple[str, ...], given: list[str]) -> dict[str, str] | None:
+    params: dict[str, str] = {}
+    for segment, text in zip(segments, given, strict=True):
+        if segment.startswith("{"):
+            if not text:
+                return None
+            params[segment[1:-1]] = _decoded(text)
+        elif segment != text:
+            return None
+    return params
+
+
+def _decoded(segment: str) -> str:
+    """The segment percent-decoded once, or as it is when its escapes are not valid UTF-8."""
+    if _ESCAPES.match(segment) is None:
+        return segment
+    try:
+        return unquote_to_bytes(segment.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return segment

@@ -1,0 +1,66 @@
+"""Answers as values, in the exact shapes that the published families promise. Sends nothing itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from rawr.host.errors import ErrorBody
+from rawr.host.orpc_codec import encode_envelope
+from rawr.wire import encode
+
+JSON: Final = b"application/json"
+TEXT: Final = b"text/plain;charset=utf-8"
+
+HeaderPairs = tuple[tuple[bytes, bytes], ...]
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    content_type: bytes
+    body: bytes
+    headers: HeaderPairs = ()
+
+
+def text_response(status: int, text: str, *, headers: HeaderPairs = ()) -> Response:
+    return Response(status=status, content_type=TEXT, body=text.encode(), headers=headers)
+
+
+def json_response(value: object, *, status: int = 200, headers: HeaderPairs = ()) -> Response:
+    return Response(status=status, content_type=JSON, body=encode(value), headers=headers)
+
+
+def not_found() -> Response:
+    """A family's own 404: the path is below it, and leads to nothing."""
+    return text_response(404, "not found")
+
+
+def forbidden() -> Response:
+    return text_response(403, "forbidden")
+
+
+def enveloped(value: object, *, status: int = 200) -> Response:
+    return Response(status=status, content_type=JSON, body=encode_envelope(value))
+
+
+def enveloped_error(error: ErrorBody) -> Response:
+    return Response(status=error.status, content_type=JSON, body=encode_envelope(error), headers=_advice(error))
+
+
+def plain_error(error: ErrorBody) -> Response:
+    return json_response(error, status=error.status, headers=_advice(error))
+
+
+def _advice(error: ErrorBody) -> HeaderPairs:
+    """What a client should do about the error, in headers."""
+    match error.status:
+        case 401:
+            return ((b"www-authenticate", b"Bearer"),)
+        case 408 | 413:
+            # The rest of a body that was refused half-way must not be read as the next request.
+            return ((b"connection", b"close"),)
+        case 503:
+            return ((b"retry-after", b"1"),)
+        case _:
+            return ()

@@ -1,0 +1,293 @@
+"""One instance put together: its stores, its engine, its service and its app, opened and closed as one.
+
+The server process and a command that finds no server use the same composition; only the first puts a socket
+in front of it. Nothing in here is shared between two instances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rawr.clock import Clock, RunIdSource, SystemClock
+from rawr.coordination.model import Run, Workflow
+from rawr.coordination.ports import CoordinationStore, WorkflowVersionConflictError
+from rawr.coordination.service import CoordinationService, WorkflowInvalidError
+from rawr.coordination.store_sqlite import SqliteCoordinationStore
+from rawr.errors import RawrError
+from rawr.execution.embedded.engine import EmbeddedEngine
+from rawr.execution.ports import EventSink, FunctionDeps, IngressResponse, OutgoingEvent
+from rawr.execution.program import EVENT_NAME
+from rawr.execution.signing import mac
+from rawr.host.app import AppParts, build_app
+from rawr.host.asgi_call import PATH, asgi_call
+from rawr.host.console import ConsoleParts
+from rawr.host.dispatch import FamilyDeps
+from rawr.host.guard import AccessLog, Guard
+from rawr.host.request import Request
+from rawr.host.settings import HostSettings
+from rawr.hq import Manifest, PluginFault
+from rawr.ids import EventId, InstanceId
+from rawr.procedures.context import Context
+from rawr.security.credentials import SecretsFolder, TokenVerifier, same_secret
+from rawr.security.policy import Caller
+from rawr.security.sessions import LoginCodes, Sessions
+from rawr.state.model import RepoState
+from rawr.state.store import AsyncRepoState, RepoStateStore
+
+READY_TIMEOUT_S: Final = 2.0
+
+_log: Final = logging.getLogger("rawr.host")
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """An open instance. Its engine works for as long as it is open."""
+
+    app: Guard
+    coordination: CoordinationService
+    settings: HostSettings
+    base_url: str
+    """How callers are told to reach it; trace links start with it."""
+    local_url: str
+    """How processes of this machine reach it, when a socket is in front of it."""
+
+
+@asynccontextmanager
+async def open_host(
+    root: Path,
+    instance_id: InstanceId,
+    manifest: Manifest,
+    settings: HostSettings,
+    *,
+    port: int | None = None,
+    clock: Clock | None = None,
+    access_log: AccessLog | None = None,
+) -> AsyncIterator[Host]:
+    """Open the instance at `root`; its stored runs go on at once. Closing waits for calls under way, within limits.
+
+    `port` is the one that is really bound, when there is a socket.
+
+    Raises:
+        RawrError: a store, a secret or the engine cannot be opened; what was opened is closed again.
+    """
+    place = _Place(
+        root=await asyncio.to_thread(root.resolve),
+        instance_id=instance_id,
+        manifest=manifest,
+        settings=settings,
+        port=port or settings.port,
+        clock=clock or SystemClock(),
+    )
+    async with AsyncExitStack() as stack:
+        store = await asyncio.to_thread(SqliteCoordinationStore, place.file("coordination.sqlite"), place.clock)
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        keys = await asyncio.to_thread(_Keys.of, place)
+        engine_calls = _InProcessCalls()
+        engine = await asyncio.to_thread(_engine, place, keys, engine_calls)
+        stack.push_async_callback(engine.stop, settings.limits.drain_s)
+        service = _service(place, store, engine)
+        parts = _app_parts(place, keys, store, service, engine)
+        engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
+        await engine.start()
+        await _begin(service, manifest)
+        yield Host(
+            app=engine_calls.app,
+            coordination=service,
+            settings=settings,
+            base_url=place.base_url,
+            local_url=place.local_url,
+        )
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Which instance, where it lies, and where it is reached."""
+
+    root: Path
+    instance_id: InstanceId
+    manifest: Manifest
+    settings: HostSettings
+    port: int
+    clock: Clock
+
+    @property
+    def base_url(self) -> str:
+        return self.settings.url_for(self.port)
+
+    @property
+    def local_url(self) -> str:
+        return self.settings.local_url_for(self.port)
+
+    def file(self, name: str) -> Path:
+        return self.root / ".rawr" / name
+
+
+class _Keys(msgspec.Struct, frozen=True, kw_only=True):
+    cli: str
+    engine: str
+    tokens: TokenVerifier
+
+    @classmethod
+    def of(cls, place: _Place) -> _Keys:
+        folder = SecretsFolder(place.file("secrets"))
+        tokens = TokenVerifier(folder.tokens_path(), place.clock)
+        return cls(cli=folder.cli_key(), engine=folder.engine_key(), tokens=tokens)
+
+    def is_cli_key(self, secret: str) -> bool:
+        return same_secret(secret, self.cli)
+
+    async def token_caller(self, secret: str) -> Caller | None:
+        return await asyncio.to_thread(self.tokens.caller, secret)
+
+
+class _InProcessCalls:
+    """The engine's way to the app, which exists only after the engine."""
+
+    def __init__(self) -> None:
+        self.app: Guard | None = None
+
+    async def __call__(
+        self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> IngressResponse:
+        assert self.app is not None, "the engine makes no call before it is started"
+        return await asgi_call(self.app, method, query, headers, body)
+
+
+class _EngineDispatcher:
+    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+
+    async def dispatch(self, run: Run) -> Sequence[EventId]:
+        data = {"runId": run.run_id, "workflowId": run.workflow_id, "workflowVersion": run.workflow_version}
+        event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
+        return [EventId(event_id) for event_id in await self._sink.send([event])]
+
+
+class _AuthoritativeState:
+    """The state of the instance, with the real path that it is the state of."""
+
+    def __init__(self, store: AsyncRepoState, root: Path) -> None:
+        self._store = store
+        self._root = str(root)
+
+    async def get(self) -> RepoState:
+        return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
+
+
+def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngine:
+    return EmbeddedEngine(
+        database=place.file("engine.sqlite"),
+        run_dir=place.file("run"),
+        call=calls,
+        signing_key=keys.engine,
+        clock=place.clock,
+        serve_url=place.local_url + PATH,
+        max_calls=place.settings.engine_calls,
+    )
+
+
+def _service(place: _Place, store: CoordinationStore, engine: EventSink) -> CoordinationService:
+    return CoordinationService(
+        store=store,
+        dispatcher=_EngineDispatcher(engine),
+        clock=place.clock,
+        run_ids=RunIdSource(place.clock),
+        base_url=lambda: place.base_url,
+    )
+
+
+def _app_parts(
+    place: _Place,
+    keys: _Keys,
+    store: CoordinationStore,
+    service: CoordinationService,
+    engine: EventSink,
+) -> AppParts:
+    # Importing the framework of the functions takes half a second; only an opened host needs it.
+    from rawr.execution.ingest import make_ingress
+
+    state = _AuthoritativeState(AsyncRepoState(RepoStateStore(place.root, place.clock)), place.root)
+    deps = FunctionDeps(
+        store=store, desk_handlers=place.manifest.desk_handlers, clock=place.clock, instance_root=place.root
+    )
+
+    def context(request: Request, caller: Caller) -> Context:
+        return Context(
+            coordination=service,
+            state=state,
+            caller=caller,
+            request_id=request.request_id,
+            correlation_id=request.correlation_id,
+        )
+
+    async def enabled_plugins() -> frozenset[str]:
+        return frozenset((await state.get()).plugins.enabled)
+
+    return AppParts(
+        instance_id=place.instance_id,
+        base_url=place.base_url,
+        families=FamilyDeps(credentials=keys, context=context, limits=place.settings.limits),
+        ingress=make_ingress(
+            place.manifest.functions, deps, signing_key=keys.engine, event_sink=engine, serve_origin=place.local_url
+        ),
+        signing_keys=(keys.engine,),
+        mac=mac,
+        enabled_plugins=enabled_plugins,
+        readiness=lambda: _readiness(store),
+        console=ConsoleParts(
+            root=str(place.root),
+            port=place.port,
+            coordination=service,
+            login_codes=LoginCodes(SecretsFolder(place.file("secrets")).login_codes_path(), place.clock),
+            sessions=Sessions(place.clock),
+        ),
+        clock=place.clock,
+    )
+
+
+async def _readiness(store: CoordinationStore) -> str | None:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await store.count_runs()
+    except TimeoutError:
+        return f"the coordination store did not answer within {READY_TIMEOUT_S:g} s"
+    except RawrError as error:
+        return f"the coordination store cannot be read: {error.code}"
+    return None
+
+
+async def _begin(service: CoordinationService, manifest: Manifest) -> None:
+    """Save what plugins ship, and hand over what a dead host could not. Neither keeps the instance from opening."""
+    _report_faults(manifest.faults)
+    for workflow in manifest.workflows:
+        await _save_shipped(service, workflow)
+    try:
+        resumed = await service.resume_undispatched()
+    except RawrError as error:
+        _log.warning("some queued runs could not be handed to the engine: %s", error.message)
+    else:
+        if resumed:
+            _log.info("handed %d queued runs to the engine", resumed)
+
+
+async def _save_shipped(service: CoordinationService, workflow: Workflow) -> None:
+    try:
+        await service.save_workflow(workflow)
+    except (WorkflowVersionConflictError, WorkflowInvalidError) as error:
+        _log.warning("workflow %s of a plugin was not saved: %s", workflow.workflow_id, error.message)
+
+
+def _report_faults(faults: Iterable[PluginFault]) -> None:
+    for fault in faults:
+        _log.warning("plugin %s is left out: %s: %s", fault.path, fault.code, fault.message)
+
+
+def _no_log(line: Mapping[str, object]) -> None:
+    """A host without a socket has nobody to keep a log of."""

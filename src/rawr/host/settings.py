@@ -1,0 +1,56 @@
+"""What the host needs to know before it starts, as one frozen value. Reads nothing itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+
+MIB: Final = 1024 * 1024
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    body_bytes: int = 10 * MIB
+    ingress_body_bytes: int = 32 * MIB
+    """Calls of the engine carry the memory of a run's steps."""
+    header_bytes: int = 64 * 1024
+    header_count: int = 100
+    body_s: float = 30.0
+    """How long a caller may take to send its body."""
+    drain_s: float = 10.0
+    """How long a stopping server waits for calls that are under way."""
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
+    bind_host: str = "127.0.0.1"
+    port: int = 3000
+    """0 lets the system choose; the true port is in `Host.base_url` and `.rawr/run/server.json`."""
+    base_url: str | None = None
+    """How callers reach us, when it is not `http://localhost:<port>`."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Host names that the Host header may carry besides the local ones. Lower case, without a port."""
+    engine_calls: int = 64
+    """Calls of durable functions, so desks at work, at the same time."""
+    limits: Limits = Limits()
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        return frozenset((*LOCAL_HOSTS, *(host.lower() for host in self.trusted_hosts)))
+
+    def url_for(self, port: int) -> str:
+        return (self.base_url or f"http://localhost:{port}").rstrip("/")
+
+    def local_url_for(self, port: int) -> str:
+        """How a process of this machine connects, whatever address we are bound to."""
+        match self.bind_host:
+            case "" | "0.0.0.0":  # noqa: S104 - read, not bound
+                host = "127.0.0.1"
+            case "::":
+                host = "[::1]"
+            case address if ":" in address:
+                host = f"[{address}]"
+            case address:
+                host = address
+        return f"http://{host}:{port}"

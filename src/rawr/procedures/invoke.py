@@ -1,0 +1,39 @@
+"""Calling a procedure with a JSON value: the one place where input is checked. Knows no transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rawr.procedures.context import Context
+from rawr.procedures.contract import Procedure, ProcedureFailedError
+from rawr.procedures.schema_issues import SchemaIssue, first_fit, schema_issues
+from rawr.wire import JsonValue
+
+
+async def invoke(procedure: Procedure, context: Context, value: JsonValue | msgspec.UnsetType) -> Any:
+    """Check `value`, run the procedure, and return its output. UNSET stands for an absent input.
+
+    Raises:
+        ProcedureFailedError: BAD_REQUEST with every issue of the input, or what the procedure documents.
+    """
+    try:
+        parsed = first_fit(value, procedure.input_type)
+    except msgspec.ValidationError as error:
+        check_input(procedure, value)
+        raise input_refused((SchemaIssue(message=str(error)),)) from error
+    return await procedure.handle(context, parsed)
+
+
+def check_input(procedure: Procedure, value: JsonValue | msgspec.UnsetType) -> None:
+    """Raise BAD_REQUEST with every issue of the input, if there are any."""
+    issues = schema_issues(value, procedure.input_type)
+    if issues:
+        raise input_refused(issues)
+
+
+def input_refused(issues: tuple[SchemaIssue, ...]) -> ProcedureFailedError:
+    return ProcedureFailedError(
+        "BAD_REQUEST", 400, "Input validation failed", data={"issues": [msgspec.to_builtins(issue) for issue in issues]}
+    )

@@ -1,0 +1,1 @@
+"""Who is calling: the credentials of an instance, and what each of them may do."""

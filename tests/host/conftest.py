@@ -1,0 +1,318 @@
+"""A raw ASGI caller, with no client library between a test and what the app sees; and the app to call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+
+from rawr.clock import RunIdSource
+from rawr.coordination.model import Run
+from rawr.coordination.service import CoordinationService
+from rawr.errors import StorageError
+from rawr.execution.ports import IngressRequest, IngressResponse
+from rawr.execution.signing import mac, sign
+from rawr.host.app import AppParts, build_app
+from rawr.host.console import ConsoleParts
+from rawr.host.dispatch import FamilyDeps
+from rawr.host.request import AsgiApp, Message, Request
+from rawr.host.settings import MIB, HostSettings, Limits
+from rawr.hq import Manifest, WebMount
+from rawr.ids import EventId, InstanceId, PluginId
+from rawr.procedures.catalog import PROCEDURES
+from rawr.procedures.context import Context
+from rawr.procedures.contract import Capability
+from rawr.procedures.coordination import COORDINATION_PROCEDURES
+from rawr.security.credentials import SecretsFolder, TokenStore, TokenVerifier, same_secret
+from rawr.security.policy import Caller
+from rawr.security.sessions import LoginCodes, Sessions
+from rawr.state.model import PluginState, RepoState
+from rawr.testing.clock import FakeClock
+from rawr.testing.stores import MemoryCoordinationStore
+
+BASE_URL = "http://localhost:3901"
+ENGINE_KEY = "0123456789abcdef" * 4
+
+HeaderPairs = list[tuple[str, str]]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    chunks_taken: int
+    """How many pieces of the request body the app asked for."""
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers.get("content-type")
+
+
+def _ask(
+    app: AsgiApp,
+    method: str,
+    target: str,
+    *,
+    headers: Mapping[str, str] | HeaderPairs | None = None,
+    body: bytes | Iterable[bytes] = b"",
+    host: str | None = "127.0.0.1:3000",
+) -> Answer:
+    return asyncio.run(asyncio.wait_for(_ask_async(app, method, target, headers=headers, body=body, host=host), 10))
+
+
+async def _ask_async(
+    app: AsgiApp,
+    method: str,
+    target: str,
+    *,
+    headers: Mapping[str, str] | HeaderPairs | None = None,
+    body: bytes | Iterable[bytes] = b"",
+    host: str | None = "127.0.0.1:3000",
+) -> Answer:
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
+    if host is not None:
+        pairs.insert(0, ("host", host))
+    chunks = _Chunks([body] if isinstance(body, bytes) else body)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 3000),
+    }
+    await app(scope, chunks.receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return Answer(
+        status=sent[0]["status"],
+        headers={name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        body=sent[1]["body"],
+        chunks_taken=chunks.taken,
+    )
+
+
+class _Chunks:
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._left = iter(chunks)
+        self.taken = 0
+
+    async def receive(self) -> Message:
+        self.taken += 1
+        chunk = next(self._left, None)
+        if chunk is None:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+
+class Ask(Protocol):
+    """One request, answered within ten seconds. `headers` as pairs may repeat a name."""
+
+    def __call__(
+        self,
+        app: AsgiApp,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | HeaderPairs | None = None,
+        body: bytes | Iterable[bytes] = b"",
+        host: str | None = "127.0.0.1:3000",
+    ) -> Answer: ...
+
+
+class AskAsync(Protocol):
+    """The same from within an event loop, and without the ten seconds."""
+
+    async def __call__(
+        self,
+        app: AsgiApp,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | HeaderPairs | None = None,
+        body: bytes | Iterable[bytes] = b"",
+        host: str | None = "127.0.0.1:3000",
+    ) -> Answer: ...
+
+
+class FakeIngress:
+    """Durable functions that answer every verified call with 206, and remember it."""
+
+    def __init__(self) -> None:
+        self.requests: list[IngressRequest] = []
+
+    async def handle(self, request: IngressRequest) -> IngressResponse:
+        self.requests.append(request)
+        headers = {"Content-Type": "application/json", "X-Inngest-SDK": "inngest-py:test", "Content-Length": "999"}
+        return IngressResponse(status=206, headers=headers, body=b"[]")
+
+
+class FakeDispatcher:
+    """An engine that accepts every run, until it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.run_ids: list[str] = []
+        self.refuses = False
+
+    async def dispatch(self, run: Run) -> list[EventId]:
+        if self.refuses:
+            raise StorageError("disk full")
+        self.run_ids.append(run.run_id)
+        return [EventId(f"evt-{len(self.run_ids)}")]
+
+
+class FakeState:
+    def __init__(self) -> None:
+        self.enabled: tuple[PluginId, ...] = ()
+        self.error: Exception | None = None
+
+    def enable(self, *plugin_ids: str) -> None:
+        """Make exactly these the enabled ones."""
+        self.enabled = tuple(PluginId(plugin_id) for plugin_id in plugin_ids)
+
+    async def get(self) -> RepoState:
+        if self.error is not None:
+            raise self.error
+        plugins = PluginState(enabled=self.enabled, last_updated_at="2026-11-22T11:37:43.454Z")
+        return RepoState(version=1, plugins=plugins)
+
+
+class Credentials:
+    """The real credentials of an instance folder."""
+
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.cli_key = SecretsFolder(folder).cli_key()
+        self.tokens_path = folder / "tokens.json"
+        self.tokens = TokenStore(self.tokens_path, clock)
+        self._verifier = TokenVerifier(self.tokens_path, clock)
+
+    def is_cli_key(self, secret: str) -> bool:
+        return same_secret(secret, self.cli_key)
+
+    async def token_caller(self, secret: str) -> Caller | None:
+        return self._verifier.caller(secret)
+
+
+class Hosted:
+    """The app of one instance with everything real but the engine, the disk of the stores and the clock."""
+
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.clock = clock
+        self.folder = folder
+        self.login_codes = LoginCodes(folder / "secrets" / "login-codes.json", clock)
+        self.credentials = Credentials(folder / "secrets", clock)
+        self.state = FakeState()
+        self.ingress = FakeIngress()
+        self.dispatcher = FakeDispatcher()
+        self.missing: str | None = None
+        self.lines: list[Mapping[str, object]] = []
+        self.module = folder / "web.js"
+        self.module.write_text("export const mount = () => {};\n")
+        self.coordination = CoordinationService(
+            store=MemoryCoordinationStore(clock),
+            dispatcher=self.dispatcher,
+            clock=clock,
+            run_ids=RunIdSource(clock),
+            base_url=lambda: BASE_URL,
+        )
+        self.settings = HostSettings(limits=Limits(body_bytes=9 * MIB, ingress_body_bytes=MIB, body_s=5))
+        self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=self.lines.append)
+
+    def manifest(self) -> Manifest:
+        capability = Capability(name="coordination", path_prefix="/coordination", procedures=COORDINATION_PROCEDURES)
+        mount = WebMount(plugin_id="@rawr/plugin-mfe-demo", dir_name="mfe-demo", module_path=self.module)
+        gone = WebMount(plugin_id="@rawr/plugin-gone", dir_name="gone", module_path=self.module.with_name("gone.js"))
+        return Manifest(
+            procedures=PROCEDURES,
+            capabilities=(capability,),
+            functions=(),
+            desk_handlers={},
+            workflows=(),
+            web_mounts=(mount, gone),
+        )
+
+    def bearer(self, *scopes: str) -> dict[str, str]:
+        """The header with a new API key for `scopes`; without scopes, with the CLI's key."""
+        secret = self.credentials.tokens.create("test", scopes).token if scopes else self.credentials.cli_key
+        return {"authorization": f"Bearer {secret}"}
+
+    def signed(self, body: bytes, *, offset_s: int = 0) -> dict[str, str]:
+        return {"x-inngest-signature": sign(body, ENGINE_KEY, self.clock.now_ms() // 1000 + offset_s)}
+
+    def parts(self) -> AppParts:
+        return AppParts(
+            instance_id=InstanceId("inst-test"),
+            base_url=BASE_URL,
+            families=FamilyDeps(credentials=self.credentials, context=self._context, limits=self.settings.limits),
+            ingress=self.ingress,
+            signing_keys=(ENGINE_KEY,),
+            mac=mac,
+            enabled_plugins=self._enabled,
+            readiness=self._readiness,
+            console=ConsoleParts(
+                root=str(self.folder),
+                port=3000,
+                coordination=self.coordination,
+                login_codes=self.login_codes,
+                sessions=Sessions(self.clock),
+            ),
+            clock=self.clock,
+        )
+
+    def _context(self, request: Request, caller: Caller) -> Context:
+        return Context(
+            coordination=self.coordination,
+            state=self.state,
+            caller=caller,
+            request_id=request.request_id,
+            correlation_id=request.correlation_id,
+        )
+
+    async def _enabled(self) -> frozenset[str]:
+        return frozenset((await self.state.get()).plugins.enabled)
+
+    async def _readiness(self) -> str | None:
+        return self.missing
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(1_795_347_464_000)
+
+
+@pytest.fixture
+def hosted(tmp_path: Path, clock: FakeClock) -> Hosted:
+    return Hosted(tmp_path, clock)
+
+
+@pytest.fixture
+def ask() -> Ask:
+    return _ask
+
+
+@pytest.fixture
+def ask_async() -> AskAsync:
+    return _ask_async

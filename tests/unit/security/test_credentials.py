@@ -1,0 +1,222 @@
+"""Keys and API keys of an instance, on a real disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from rawr.errors import BadInputError, RawrError
+from rawr.security.credentials import (
+    SecretCorruptError,
+    SecretExposedError,
+    SecretsFolder,
+    TokenNotFoundError,
+    TokenStore,
+    TokenVerifier,
+    same_secret,
+)
+from rawr.security.policy import CallerClass, InvalidScopeError, PrincipalKind
+
+
+class FakeClock:
+    def __init__(self, ms: int = 1_795_347_464_000) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / ".rawr" / "secrets"
+
+
+@pytest.fixture
+def tokens(folder: Path) -> TokenStore:
+    return TokenStore(folder / "tokens.json", FakeClock())
+
+
+def test_a_key_is_made_once_and_stays(folder: Path) -> None:
+    key = SecretsFolder(folder).cli_key()
+    assert len(key) == 64
+    assert SecretsFolder(folder).cli_key() == key
+    assert SecretsFolder(folder).engine_key() != key
+
+
+def test_keys_are_for_their_owner_only(folder: Path) -> None:
+    SecretsFolder(folder).cli_key()
+    assert mode_of(folder) == 0o700
+    assert mode_of(folder / "cli.key") == 0o600
+
+
+def test_threads_that_come_first_together_get_one_key(folder: Path) -> None:
+    keys: list[str] = []
+    threads = [threading.Thread(target=lambda: keys.append(SecretsFolder(folder).cli_key())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+
+
+def _key_in_child(folder: Path, start: object, results: object) -> None:
+    start.wait(10)  # type: ignore[attr-defined]  # a context's Event has no public type
+    results.put(SecretsFolder(folder).engine_key())  # type: ignore[attr-defined]  # nor has its Queue
+
+
+def test_processes_that_come_first_together_get_one_key(folder: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    start, results = context.Event(), context.Queue()
+    children = [context.Process(target=_key_in_child, args=(folder, start, results)) for _ in range(4)]
+    for child in children:
+        child.start()
+    start.set()
+    keys = {results.get(timeout=30) for _ in children}
+    for child in children:
+        child.join(10)
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o666])
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_repairs_it(folder: Path, mode: int) -> None:
+    SecretsFolder(folder).cli_key()
+    (folder / "cli.key").chmod(mode)
+    with pytest.raises(SecretExposedError) as refusal:
+        SecretsFolder(folder).cli_key()
+    assert refusal.value.fix == f"chmod 600 {folder / 'cli.key'}"
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\x00" * 64, b"g" * 64, b"a" * 65])
+def test_a_damaged_key_is_an_error_and_is_left_as_it_is(folder: Path, content: bytes) -> None:
+    SecretsFolder(folder).cli_key()
+    (folder / "cli.key").write_bytes(content)
+    with pytest.raises(SecretCorruptError):
+        SecretsFolder(folder).cli_key()
+    assert (folder / "cli.key").read_bytes() == content
+
+
+def test_a_new_token_opens_what_it_was_made_for(tokens: TokenStore, folder: Path) -> None:
+    made = tokens.create("ci", ["orpc:*", "workflows:briefing", "orpc:*"])
+    caller = TokenVerifier(folder / "tokens.json", FakeClock()).caller(made.token)
+    assert caller is not None
+    assert caller.caller_class is CallerClass.EXTERNAL
+    assert caller.principal is PrincipalKind.SERVICE
+    assert caller.scopes == ("orpc:*", "workflows:briefing")
+    assert made.token.startswith(f"rawr_{made.record.token_id}_")
+    assert len(made.token) == len("rawr_") + 12 + 1 + 43
+
+
+def test_the_file_holds_no_secret_and_is_for_its_owner_only(tokens: TokenStore, folder: Path) -> None:
+    made = tokens.create("ci", ["orpc:*"])
+    secret = made.token.rpartition("_")[2]
+    assert mode_of(folder / "tokens.json") == 0o600
+    assert mode_of(folder) == 0o700
+    for path in folder.iterdir():
+        assert secret not in path.read_text()
+
+
+def test_nothing_else_is_a_token(tokens: TokenStore, folder: Path) -> None:
+    made, other = tokens.create("a", ["orpc:*"]), tokens.create("b", ["orpc:*"])
+    verifier = TokenVerifier(folder / "tokens.json", FakeClock())
+    swapped = f"rawr_{made.record.token_id}_{other.token.rpartition('_')[2]}"
+    for text in (
+        "",
+        "x",
+        made.token + "x",
+        made.token[:-1],
+        swapped,
+        made.token.upper(),
+        made.record.token_hash,
+        "é\udcff",
+    ):
+        assert verifier.caller(text) is None
+
+
+def test_a_revoked_token_stops_working_without_a_restart(tokens: TokenStore, folder: Path) -> None:
+    kept, gone = tokens.create("kept", ["orpc:*"]), tokens.create("gone", ["orpc:*"])
+    verifier = TokenVerifier(folder / "tokens.json", FakeClock())
+    assert verifier.caller(gone.token) is not None
+    assert tokens.revoke(gone.record.token_id) == gone.record
+    assert verifier.caller(gone.token) is None
+    assert verifier.caller(kept.token) is not None
+    assert [record.name for record in tokens.records()] == ["kept"]
+
+
+def test_a_new_token_works_at_once_in_a_running_verifier(tokens: TokenStore, folder: Path) -> None:
+    verifier = TokenVerifier(folder / "tokens.json", FakeClock())
+    assert verifier.caller("rawr_") is None
+    assert verifier.caller(tokens.create("late", ["orpc:*"]).token) is not None
+    (folder / "tokens.json").unlink()
+    assert tokens.records() == ()
+
+
+def test_a_token_ends_at_its_time(tokens: TokenStore, folder: Path) -> None:
+    clock = FakeClock()
+    made = tokens.create("short", ["orpc:*"], expires_at_ms=clock.ms + 1000)
+    verifier = TokenVerifier(folder / "tokens.json", clock)
+    assert verifier.caller(made.token) is not None
+    clock.ms += 1000
+    assert verifier.caller(made.token) is None
+
+
+def test_an_unknown_token_cannot_be_revoked(tokens: TokenStore) -> None:
+    with pytest.raises(TokenNotFoundError, match="000000000000"):
+        tokens.revoke("000000000000")
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "error"),
+    [("", ["orpc:*"], BadInputError), ("x", [], BadInputError), ("x", ["all"], InvalidScopeError)],
+)
+def test_a_token_needs_a_name_and_real_scopes(
+    tokens: TokenStore, name: str, scopes: list[str], error: type[RawrError]
+) -> None:
+    with pytest.raises(error):
+        tokens.create(name, scopes)
+    assert tokens.records() == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version":1}', b'{"version":1,"tokens":[{}]}', b"\xff"])
+def test_a_damaged_token_file_lets_nobody_in_and_is_never_reset(
+    tokens: TokenStore, folder: Path, content: bytes
+) -> None:
+    made = tokens.create("ci", ["orpc:*"])
+    verifier = TokenVerifier(folder / "tokens.json", FakeClock())
+    (folder / "tokens.json").write_bytes(content)
+    with pytest.raises(SecretCorruptError):
+        verifier.caller(made.token)
+    with pytest.raises(SecretCorruptError):
+        tokens.create("another", ["orpc:*"])
+    assert (folder / "tokens.json").read_bytes() == content
+
+
+def test_a_token_file_that_others_can_read_lets_nobody_in(tokens: TokenStore, folder: Path) -> None:
+    made = tokens.create("ci", ["orpc:*"])
+    (folder / "tokens.json").chmod(0o644)
+    with pytest.raises(SecretExposedError):
+        TokenVerifier(folder / "tokens.json", FakeClock()).caller(made.token)
+
+
+def test_tokens_made_at_the_same_time_are_all_kept(tokens: TokenStore) -> None:
+    threads = [threading.Thread(target=tokens.create, args=(f"t{index}", ["orpc:*"])) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert {record.name for record in tokens.records()} == {f"t{index}" for index in range(8)}
+
+
+def test_secrets_are_compared_whole() -> None:
+    assert same_secret("abc", "abc")
+    assert not same_secret("abcd", "abc")
+    assert not same_secret("", "abc")
+    assert not same_secret("é\udcff", "abc")
