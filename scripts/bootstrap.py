@@ -178,7 +178,7 @@ def install(uv: str | None, requirements: Path) -> None:
         return
     options = [
         "install",
-        "--quiet",
+        "-qq",
         "--require-hashes",
         "--no-input",
         "--disable-pip-version-check",
