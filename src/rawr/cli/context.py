@@ -186,8 +186,10 @@ class RawrCommand(click.Command):
 def command(name: str, short_help: str, *, dry_run: bool = False) -> Callable[[Callable[..., Outcome]], RawrCommand]:
     """Make a function `(invocation, **parameters) -> Outcome` a command. Its docstring is the long help."""
 
+    from inspect import cleandoc
+
     def decorate(function: Callable[..., Outcome]) -> RawrCommand:
-        long_help = f"{short_help}\n\n{function.__doc__ or ''}"
+        long_help = f"{short_help}\n\n{cleandoc(function.__doc__ or '')}"
         made: RawrCommand = click.command(
             name, cls=RawrCommand, short_help=short_help, help=long_help, dry_run=dry_run
         )(click.pass_obj(function))
