@@ -57,15 +57,23 @@ def make_private_dir(path: Path) -> None:
     """Make `path` and its parents; `path` itself is for its owner only (0700), also when it was there before."""
     make_dir(path.parent)
     with _faults_of(path, "create the private directory"):
+        is_new = not path.exists()
         path.mkdir(mode=0o700, exist_ok=True)
         if path.stat().st_mode & 0o777 != 0o700:
             path.chmod(0o700)
+    if is_new:
+        _sync_entry_of(path)
 
 
 def make_dir(path: Path) -> None:
-    """Make `path` and its parents with the default mode, unless they are there."""
+    """Make `path` and its parents with the default mode, unless they are there. What was made is durable on return:
+    a file that is flushed later would go with a directory that a power cut takes back.
+    """
     with _faults_of(path, "create the directory"):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        _sync_entry_of(folder)
 
 
 def remove(path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -266,3 +266,22 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
         (tmp_path / name).write_bytes(b"")
     remove_leftovers(tmp_path / "state.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.12.ab.tmp", "state.json.tmp"]
+
+
+@pytest.mark.parametrize("make", [make_dir, make_private_dir])
+def test_each_new_directory_is_forced_to_disk_in_its_parent_and_an_old_one_costs_nothing(
+    tmp_path: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    make(tmp_path / "a" / "b" / "c")
+    assert flushed == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+    flushed.clear()
+    make(tmp_path / "a" / "b" / "c")
+    assert flushed == []
