@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 from functools import partial
 from typing import Any
 
@@ -157,6 +158,50 @@ def test_in_a_race_a_branch_goes_on_while_another_one_is_still_at_its_first_step
 
     on_bench(one_function(fn), scenario)
     assert order == ["quick1", "quick2", "slow"]
+
+
+def test_a_discovery_that_is_answered_late_does_not_run_a_finished_step_again(on_bench: Any) -> None:
+    """The answer was made before `b` had finished, so it still plans `b`; it arrives when `b` is remembered."""
+    ran: list[str] = []
+    a, b, c = (hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest() for name in "abc")
+
+    async def note(name: str) -> str:
+        ran.append(name)
+        return name
+
+    async def fn(ctx: inngest.Context) -> Any:
+        branches = tuple(partial(ctx.step.run, name, note, name) for name in "abc")
+        return await ctx.group.parallel(branches, parallel_mode=RACE)
+
+    async def scenario(bench: Any) -> None:
+        asked, remembered, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def call(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
+            steps = set(msgspec.json.decode(body)["steps"]) if method == "POST" else set()
+            if query.get("stepId") == b:
+                await asked.wait()
+            elif query.get("stepId") == c:
+                await answered.wait()
+                for _ in range(40):  # long enough for an engine that takes the late answer at its word
+                    await asyncio.sleep(0.005)
+            elif b in steps:
+                remembered.set()
+            answer: IngressResponse = await bench.wire(method, query, headers, body)
+            if query.get("stepId") == "step" and steps == {a}:
+                asked.set()
+                await remembered.wait()
+                answered.set()
+            return answer
+
+        await bench.send()
+        await bench.engine.stop(0)
+        bench.engine = bench.another(call)
+        await bench.engine.start()
+        await until_done(bench)
+        assert (await bench.only_run()).output == ["a", "b", "c"]
+
+    on_bench(one_function(fn), scenario)
+    assert ran == ["a", "b", "c"]
 
 
 def test_a_step_after_a_race_runs_once(on_bench: Any) -> None:
