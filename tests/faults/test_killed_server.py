@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rawr.coordination.model import TERMINAL_STATUSES
+from rawr.coordination.model import TERMINAL_STATUSES, Run
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.ids import RunId
 from rawr.instance.init import init_instance
@@ -85,14 +85,28 @@ def killed(root: Path) -> None:
     raise AssertionError(f"{pid} does not die")
 
 
-def stored_run_has_ended(root: Path, run_id: str) -> bool:
-    store = SqliteCoordinationStore(root / ".rawr/coordination.sqlite")
-    try:
-        run = asyncio.run(store.get_run(RunId(run_id)))
-    finally:
-        store.close()
-    assert run is not None, "the run was acknowledged, so it is stored"
-    return run.status in TERMINAL_STATUSES
+def stored(store: SqliteCoordinationStore, run_id: str) -> tuple[Run | None, int]:
+    """The run as it is on disk, and how many events it has."""
+    run = asyncio.run(store.get_run(RunId(run_id)))
+    return run, 0 if run is None else len(asyncio.run(store.timeline(RunId(run_id))))
+
+
+def started_and_killed(root: Path, run_id: str, events: int) -> bool:
+    """Start a run, kill the server when the run has that many events; whether that was before its end."""
+    coord = [sys.executable, "-m", "rawr", "workflow", "coord"]
+    command = [*coord, "run", "repo-briefing", "--run-id", run_id, "--no-wait"]
+    with (
+        SqliteCoordinationStore(root / ".rawr/coordination.sqlite") as store,
+        subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as asking,
+    ):
+        deadline = time.monotonic() + 60
+        while stored(store, run_id)[1] < events:
+            assert time.monotonic() < deadline, f"{run_id} has no {events} events"
+        killed(root)
+        asking.wait(60)
+        run, _ = stored(store, run_id)
+    assert run is not None
+    return run.status not in TERMINAL_STATUSES
 
 
 def ended(root: Path, run_id: str) -> dict[str, Any]:
@@ -106,16 +120,13 @@ def ended(root: Path, run_id: str) -> dict[str, Any]:
 
 
 def test_repo_briefing_survives_any_kill_with_one_result_per_desk_and_a_gapless_timeline(hq: Path) -> None:
-    moments = random.Random(20261122)
+    dice = random.Random(20261122)
     rawr(hq, "up", "--port", "0")
     plan = plan_of(hq)
     interrupted = 0
     for number in range(KILLS):
         run_id = f"killed-{number}"
-        rawr(hq, "workflow", "coord", "run", "repo-briefing", "--run-id", run_id, "--no-wait")
-        time.sleep(moments.uniform(0, 0.15))
-        killed(hq)
-        interrupted += not stored_run_has_ended(hq, run_id)
+        interrupted += started_and_killed(hq, run_id, events=1 + dice.randrange(2 * len(plan)))
         rawr(hq, "up", "--port", "0")
         run = ended(hq, run_id)
         trace = rawr(hq, "workflow", "coord", "trace", run_id)["data"]
