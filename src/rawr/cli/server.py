@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -20,7 +19,7 @@ from rawr.client.http import HqClient, ServerAnswerError, ServerNotRunningError,
 from rawr.errors import RawrError
 from rawr.host.run_folder import RunFolder, ServerRecord
 from rawr.security.credentials import SecretsFolder
-from rawr.storage.lock import FileLock
+from rawr.storage.lock import FileLock, pids_holding
 
 ANSWER_TIMEOUT_S: Final = 2.0
 COMES_UP_S: Final = 15.0
@@ -112,27 +111,13 @@ def run_lock_is_held(instance: Instance) -> bool:
     return FileLock(instance.layout.server_lock).is_held()
 
 
-def lock_holders(path: Path) -> frozenset[int] | None:
-    """The processes that hold a kernel lock on the file; None when the system does not tell."""
-    try:
-        inode = path.stat().st_ino
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    # `1: FLOCK  ADVISORY  WRITE 4711 00:2e:131 0 EOF`. Some file systems report another device than stat does.
-    fields = [line.split() for line in lines]
-    return frozenset(
-        int(row[4]) for row in fields if len(row) > 5 and row[1] == "FLOCK" and row[5].endswith(f":{inode}")
-    )
-
-
 def _true_record(instance: Instance, run: RunFolder) -> ServerRecord | None:
     """The record, unless it is one that a dead server left: the process that it names must hold the lock."""
     record = run.running()
     if record is None:
         return None
-    holders = lock_holders(instance.layout.server_lock)
-    return record if holders is None or record.pid in holders else None
+    pids = pids_holding(instance.layout.server_lock)
+    return record if pids is None or record.pid in pids else None
 
 
 def _answers(record: ServerRecord, instance: Instance) -> bool:
@@ -153,11 +138,11 @@ def _answers(record: ServerRecord, instance: Instance) -> bool:
 
 
 def _pid_of_server(instance: Instance) -> int:
-    holders = lock_holders(instance.layout.server_lock)
-    if holders:
-        return min(holders)
+    pids = pids_holding(instance.layout.server_lock)
+    if pids:
+        return min(pids)
     record = RunFolder(instance.layout.run).running()
-    if record is None or holders is not None or not _answers(record, instance):
+    if record is None or pids is not None or not _answers(record, instance):
         raise _stuck(instance, "holds its lock, and which process that is cannot be found out")
     return record.pid
 

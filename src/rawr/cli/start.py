@@ -184,7 +184,7 @@ def _port_taken(port: int, instance: Instance, *, said: str) -> RawrError:
             details={"port": port, "instanceId": instance.id, "answeredInstanceId": other},
             fix=f"{free}; or stop that one: rawr down, in its folder",
         )
-    from rawr.instance.processes import describe_listener
+    from rawr.storage.processes import describe_listener
 
     holder = describe_listener(port)
     message = said if holder is None else f"port {port} is in use by {holder}"

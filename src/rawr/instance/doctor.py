@@ -22,9 +22,9 @@ from rawr.clock import SystemClock
 from rawr.errors import RawrError
 from rawr.instance.identity import read_identity
 from rawr.instance.layout import InstanceLayout
-from rawr.instance.processes import describe_listener
 from rawr.state.store import RepoStateStore
 from rawr.storage.lock import FileLock
+from rawr.storage.processes import describe_listener
 from rawr.storage.sqlite import check_database
 from rawr.wire import decode
 from rawr.workspace.config import load_config

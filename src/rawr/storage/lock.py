@@ -2,11 +2,15 @@
 
 `flock` belongs to an open file description, so each acquisition opens the file anew: threads of one process
 exclude each other too. A lock file that could be unlinked would let two processes hold "the" lock at once.
+
+A fork copies descriptors, and a lock lives as long as one copy of its descriptor. So a forked child closes its
+copies at once: otherwise it would go on holding the lock of a parent that was killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -15,12 +19,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from rawr.errors import RawrError
+from rawr.errors import RawrError, StorageError
 from rawr.storage.atomic import make_dir
 from rawr.storage.faults import storage_fault
 
 BACKOFF_MIN_S: Final = 0.001
 BACKOFF_MAX_S: Final = 0.025
+
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+class LocksUnsupportedError(StorageError):
+    """The file system has no locks, so nothing can be changed safely there."""
+
+    code = "STORAGE_NO_LOCKS"
 
 
 class LockTimeoutError(RawrError):
@@ -50,22 +63,24 @@ class FileLock:
         descriptor = self._open()
         try:
             self._wait(descriptor, timeout_s)
+        except BaseException:
+            _close(descriptor)
+            raise
+        try:
             yield
         finally:
-            # Unlock, not only close: a child that was forked meanwhile shares the open file description.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            free(descriptor)
 
     def try_hold(self) -> int | None:
-        """Take the lock for as long as the returned descriptor is open; None when somebody holds it."""
+        """Take the lock; the descriptor, for `free`, or None when somebody holds it."""
         descriptor = self._open()
         try:
             if self._try_lock(descriptor):
                 return descriptor
         except BaseException:
-            os.close(descriptor)
+            _close(descriptor)
             raise
-        os.close(descriptor)
+        _close(descriptor)
         return None
 
     @contextlib.contextmanager
@@ -76,8 +91,7 @@ class FileLock:
             yield descriptor is not None
         finally:
             if descriptor is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-                os.close(descriptor)
+                free(descriptor)
 
     def is_held(self) -> bool:
         """Whether somebody holds the lock right now; the answer may be old at once. Never creates the file."""
@@ -90,9 +104,11 @@ class FileLock:
         make_dir(self.path.parent)
         try:
             # For writing: network file systems turn flock into a lock that needs it.
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise storage_fault(self.path, "open the lock", error) from error
+        _OPEN.add(descriptor)
+        return descriptor
 
     def _wait(self, descriptor: int, timeout_s: float) -> None:
         started_s = time.monotonic()
@@ -111,8 +127,17 @@ class FileLock:
         except BlockingIOError:
             return False
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise self._unsupported(error) from error
             raise storage_fault(self.path, "lock", error) from error
         return True
+
+    def _unsupported(self, error: OSError) -> LocksUnsupportedError:
+        return LocksUnsupportedError(
+            f"the file system of {self.path} has no locks: {error.strerror}",
+            details={"path": str(self.path), "errno": errno.errorcode.get(error.errno or 0, "")},
+            fix="use a local disk, or mount the network file system with locks",
+        )
 
     def _timeout(self, waited_s: float) -> LockTimeoutError:
         waited_ms = round(waited_s * 1000)
@@ -126,3 +151,46 @@ class FileLock:
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock named by `path` right now."""
     return FileLock(path).is_held()
+
+
+def pids_holding(path: Path) -> frozenset[int] | None:
+    """The processes that hold a kernel lock on the file; None when the system does not tell."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    # `1: FLOCK  ADVISORY  WRITE 4711 00:2e:131 0 EOF`. Some file systems report another device than stat does.
+    fields = [line.split() for line in lines]
+    return frozenset(
+        int(row[4]) for row in fields if len(row) > 5 and row[1] == "FLOCK" and row[5].endswith(f":{inode}")
+    )
+
+
+def free(descriptor: int) -> None:
+    """Free the lock that `FileLock.try_hold` took. In a child that was forked meanwhile it does nothing."""
+    if descriptor not in _OPEN:
+        return
+    try:
+        # Unlock, not only close: a child may be between fork and exec, with a copy of the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    _OPEN.discard(descriptor)
+    os.close(descriptor)
+
+
+# Descriptors belong to the process, and so does the set of them: only a hook of the process can act on a fork.
+_OPEN: Final[set[int]] = set()
+
+
+def _close_copies() -> None:
+    for descriptor in _OPEN:
+        os.close(descriptor)
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_close_copies)

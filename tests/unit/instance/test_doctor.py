@@ -16,7 +16,7 @@ from rawr.instance import doctor
 from rawr.instance.doctor import CHECKS, Finding, diagnose
 from rawr.instance.identity import identify
 from rawr.instance.layout import InstanceLayout
-from rawr.storage.lock import FileLock
+from rawr.storage.lock import FileLock, free
 from rawr.testing.clock import FakeClock
 from rawr.testing.workspace import make_instance
 
@@ -120,7 +120,7 @@ def test_a_server_file_without_a_server_is_stale(layout: InstanceLayout) -> None
     try:
         assert found(layout) == {}
     finally:
-        os.close(descriptor)
+        free(descriptor)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_port_of_our_own_server_is_no_finding(layout: InstanceLayout, listener
     try:
         assert found(layout) == {}
     finally:
-        os.close(descriptor)
+        free(descriptor)
 
 
 def test_secrets_that_others_can_read_are_errors_and_never_shown(layout: InstanceLayout) -> None:

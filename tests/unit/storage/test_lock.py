@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rawr.errors import StorageError
-from rawr.storage.lock import FileLock, LockTimeoutError, is_held
+from rawr.storage.lock import FileLock, LocksUnsupportedError, LockTimeoutError, free, is_held, pids_holding
 
 HOLDER = """
 import sys
@@ -101,16 +104,16 @@ def test_a_lock_is_released_when_its_block_fails(tmp_path: Path) -> None:
     assert not lock.is_held()
 
 
-def test_a_held_descriptor_holds_the_lock_until_it_is_closed(tmp_path: Path) -> None:
+def test_a_held_descriptor_holds_the_lock_until_it_is_freed(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "x.lock")
     descriptor = lock.try_hold()
     assert descriptor is not None
     assert lock.is_held()
-    with lock.try_acquire() as free:
-        assert not free
-    os.close(descriptor)
-    with lock.try_acquire() as free:
-        assert free
+    with lock.try_acquire() as is_free:
+        assert not is_free
+    free(descriptor)
+    with lock.try_acquire() as is_free:
+        assert is_free
         assert lock.is_held()
     assert not lock.is_held()
 
@@ -146,3 +149,46 @@ def test_a_child_that_was_forked_while_the_lock_was_held_does_not_keep_it(tmp_pa
 def test_a_directory_in_place_of_the_lock_file_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot open the lock"), FileLock(tmp_path).acquire(0):
         pass
+
+
+def test_a_forked_child_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom rawr.storage.lock import FileLock\n"
+        "with FileLock(Path(sys.argv[1])).acquire(0):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        print(os.getpid(), flush=True)\n"  # by now its copies are closed
+        "    time.sleep(60)\n"
+    )
+    path = tmp_path / "x.lock"
+    holding = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holding.stdout is not None
+    child = int(holding.stdout.readline())
+    try:
+        holding.kill()
+        holding.wait(30)
+        os.kill(child, 0)
+        assert not is_held(path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holding.stdout.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LocksUnsupportedError, match=r"the file system of .*x\.lock has no locks") as caught:
+        FileLock(tmp_path / "x.lock").try_hold()
+    assert caught.value.code == "STORAGE_NO_LOCKS"
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not tell")
+def test_the_process_that_holds_a_lock_can_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    assert pids_holding(path) is None
+    with FileLock(path).acquire(0):
+        assert pids_holding(path) == frozenset({os.getpid()})
+    assert pids_holding(path) == frozenset()

@@ -7,13 +7,12 @@ fixed files that are reused; the table `owners` says who took each slot last.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from rawr.errors import RawrError
-from rawr.storage.lock import FileLock
+from rawr.storage.lock import FileLock, free
 
 SLOTS: Final = 64
 
@@ -40,7 +39,7 @@ class SlotLock:
 
     def free(self) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            free(self._descriptor)
             self._descriptor = None
 
     async def dead(self, owners: Mapping[str, int | None]) -> list[str]:
