@@ -73,5 +73,5 @@ def depth_within(value: JsonValue, limit: int) -> bool:
 
 def iso_from_ms(ms: int) -> str:
     """`2026-11-22T11:37:43.454Z`: UTC with milliseconds, as JavaScript's `toISOString` writes it."""
-    moment = datetime.datetime.fromtimestamp(ms / 1000, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    seconds = datetime.datetime.fromtimestamp(ms // 1000, tz=datetime.UTC).isoformat()[:19]
+    return f"{seconds}.{ms % 1000:03d}Z"

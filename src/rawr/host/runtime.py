@@ -38,8 +38,9 @@ from rawr.procedures.context import Context
 from rawr.security.credentials import SecretsFolder, TokenVerifier, same_secret
 from rawr.security.policy import Caller
 from rawr.security.sessions import LoginCodes, Sessions
+from rawr.state.aio import AsyncRepoState
 from rawr.state.model import RepoState
-from rawr.state.store import AsyncRepoState, RepoStateStore
+from rawr.state.store import RepoStateStore
 
 READY_TIMEOUT_S: Final = 2.0
 

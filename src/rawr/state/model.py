@@ -6,7 +6,6 @@ else and survive every change; anything else that does not fit is an error and n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -39,7 +38,7 @@ class StateVersionError(CorruptFileError):
 
 
 class PluginState(Wire, frozen=True, kw_only=True):
-    """Ids are trimmed, unique and in JavaScript's order. No plugin is in both."""
+    """Ids are trimmed, unique and in JavaScript's order. Enabling and disabling take the id out of the other list."""
 
     enabled: tuple[PluginId, ...]
     disabled: tuple[PluginId, ...] = ()
@@ -86,7 +85,7 @@ def decode(raw: bytes, *, path: str) -> Document:
 
 def encode(document: Document) -> bytes:
     """The bytes that JavaScript's `JSON.stringify(document, null, 2) + "\\n"` gives."""
-    return (json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def empty(*, at: str) -> Document:
@@ -129,12 +128,47 @@ def disable(document: Document, plugin_id: PluginId, *, at: str) -> Document:
     )
 
 
+def touched(document: Document, *, at: str) -> Document:
+    """The document as it is, changed at that time."""
+    plugins = state_of(document, at=at).plugins
+    return _changed(document, enabled=plugins.enabled, disabled=plugins.disabled, at=at)
+
+
+def replaced(document: Document, after: object, *, at: str, is_set: bool) -> Document:
+    """The document with the lists of `after`, which somebody made, for those that it has.
+
+    Ids that are in `document` already are kept as they are, whoever wrote them; a new one has to be a plugin id.
+    The time of the change is that of `after` when it `is_set` as it stands, and `at` when a change left it alone.
+
+    Raises:
+        BadInputError: `after` is no state of this version, or a new id is none.
+    """
+    if not isinstance(after, RepoState):
+        raise BadInputError(f"a repo state is a RepoState, this is a {type(after).__name__}")
+    if after.version != VERSION:
+        raise BadInputError(f"a repo state has version {VERSION}, this one has {after.version}")
+    before = state_of(document, at=at).plugins
+    known = {*before.enabled, *before.disabled}
+    for entry in (*after.plugins.enabled, *after.plugins.disabled):
+        if entry not in known:
+            plugin_id_of(entry)
+    when = after.plugins.last_updated_at
+    return _changed(
+        document,
+        enabled=_normal(after.plugins.enabled),
+        disabled=_normal(after.plugins.disabled),
+        at=when if is_set or when != before.last_updated_at else at,
+    )
+
+
 def plugin_id_of(text: str) -> PluginId:
     """`text` as a plugin id: trimmed, 1 to 214 characters.
 
     Raises:
         BadInputError: it is not one.
     """
+    if not isinstance(text, str):
+        raise BadInputError(f"a plugin id is a text, this is a {type(text).__name__}")
     trimmed = text.strip(WHITE_SPACE)
     if not trimmed:
         raise BadInputError("a plugin id is empty")
@@ -173,8 +207,10 @@ def _check_plugins(plugins: JsonValue, corrupt: _Complaint) -> None:
 
 
 def _normal(entries: Iterable[str]) -> tuple[PluginId, ...]:
-    trimmed = {PluginId(entry.strip(WHITE_SPACE)) for entry in entries}
-    return tuple(sorted(trimmed - {""}, key=_javascript_order))
+    trimmed = {PluginId(entry.strip(WHITE_SPACE)) for entry in entries} - {""}
+    if "".join(trimmed).isascii():
+        return tuple(sorted(trimmed))
+    return tuple(sorted(trimmed, key=_javascript_order))
 
 
 def _javascript_order(text: str) -> bytes:

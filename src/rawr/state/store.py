@@ -1,44 +1,98 @@
-"""The repo state on disk: `.rawr/state/state.json`, changed under a kernel lock. It decides nothing; `model` does."""
+"""The repo state of one instance: `.rawr/state/state.json`, for any number of processes, threads and coroutines."""
 
 from __future__ import annotations
 
-import asyncio
-import stat
+import logging
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from rawr import wire
-from rawr.clock import Clock
-from rawr.errors import RawrError
+from rawr.clock import Clock, SystemClock
 from rawr.state import model
-from rawr.state.model import Document, RepoState
-from rawr.storage.atomic import remove_leftovers, write_durable
-from rawr.storage.jsonfile import read_bytes
-from rawr.storage.lock import FileLock, LockTimeoutError
+from rawr.state.commit import Done, Operation, Outcome, read_state, standing_of
+from rawr.state.faults import WithdrawnError
+from rawr.state.files import StateFiles, files_of
+from rawr.state.journal import Change, Journal, sha_of
+from rawr.state.leader import Leader
+from rawr.state.line import Line, Ticket, Waits
+from rawr.state.model import RepoState, StateCorruptError
 
-LOCK_TIMEOUT_S: Final = 5.0
-NEW_FILE_MODE: Final = 0o644
+Mutator = Callable[[RepoState], RepoState]
+READ_TRIES: Final = 3
+READ_PAUSE_S: Final = 0.005
+_log: Final = logging.getLogger("rawr.state")
 
 
-class StateLockTimeoutError(RawrError):
-    """Somebody else was changing the state for the whole time. Nothing was changed."""
+class RepoStateMutationOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds. What is not a positive number stands for the default; fractions are cut off."""
 
-    code = "STATE_LOCK_TIMEOUT"
+    lock_timeout_ms: float = 5000
+    """How long to wait for others."""
+    retry_delay_ms: float = 25
+    """The longest pause between two attempts."""
+    stale_lock_ms: float = 60_000
+    """How old the lock file of a dead process must be before it is taken over."""
+
+
+class RepoStateMutationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change did. It is durable."""
+
+    state: RepoState
+    state_path: Path
+    lock_path: Path
+    attempts: int
+    """To get the lock, at least 1."""
+    waited_ms: int
+    revision: int
+    """Counts the commits of the state from 1; changes that were committed together share one."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    state: RepoState
+    revision: int
+    """0 before the first commit. What somebody else wrote counts as 1 more than the last one."""
+    text: str | None
+    """The file as it is; None when there is none."""
 
 
 class RepoStateStore:
-    """The state of one instance. `root` may be an alias: its real path is the authority.
+    """The state of the instance at `root`, whose real path is the authority: aliases are the same state.
 
-    Readers never lock: a change replaces the whole file. Every method blocks.
+    Readers never lock and never see a file in the middle of a change. Changes wait for each other, within and
+    between processes; those that wait at the same time are committed together. Every method blocks; `aio` has the
+    same for coroutines. Nothing has to be closed.
+
+    `notify` is told, in a sentence, when a corrupt file was replaced by what the journal knows.
+    `shares` lets other processes carry out our enabling and disabling while they hold the lock, and us theirs.
     """
 
-    def __init__(self, root: Path, clock: Clock, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self.root = root.resolve()
-        self.path = self.root / ".rawr" / "state" / "state.json"
-        self.lock_path = self.path.with_name("state.flock")
-        self._clock = clock
-        self._lock_timeout_s = lock_timeout_s
+    def __init__(
+        self,
+        root: Path | str,
+        clock: Clock | None = None,
+        *,
+        options: RepoStateMutationOptions | None = None,
+        notify: Callable[[str], None] = _log.warning,
+        shares: bool = True,
+    ) -> None:
+        self.files: Final[StateFiles] = files_of(root)
+        self._clock = clock or SystemClock()
+        self._options = options or RepoStateMutationOptions()
+        self._line = Line(self.files.root)
+        self._leader = Leader(self.files, self._clock, self._line, notify, shares=shares)
+
+    @property
+    def root(self) -> Path:
+        return self.files.root
+
+    @property
+    def path(self) -> Path:
+        return self.files.state
 
     def get(self) -> RepoState:
         """The state as it is on disk now; no plugin enabled when there is no file.
@@ -46,62 +100,144 @@ class RepoStateStore:
         Raises:
             StateCorruptError, StateVersionError, StorageError: the file is there and cannot be used.
         """
-        at = self._now()
-        return model.state_of(self._read(at), at=at)
+        return self._read()[1]
+
+    def snapshot(self) -> Snapshot:
+        """The state with its revision and the text of its file, which belong together. Raises as `get` does."""
+        raw, state = self._read()
+        entries = Journal(self.files.journal).entries()
+        if raw is None:
+            standing = standing_of(raw, entries, self.files.state, at=self._now())
+            return Snapshot(state=state, revision=standing.revision, text=None)
+        sha, newest = sha_of(raw), 0
+        for entry in entries:
+            if entry.sha == sha:
+                return Snapshot(state=state, revision=entry.rev, text=raw.decode())
+            newest = newest or entry.rev
+        return Snapshot(state=state, revision=newest + 1, text=raw.decode())
 
     def enable(self, plugin_id: str) -> RepoState:
-        """The state after the change, which is durable.
+        """Enable a plugin, which is then not disabled any more; the state after that, which is durable.
+
+        Whether there is such a plugin is the caller's business.
 
         Raises:
             BadInputError: not a plugin id.
-            StateLockTimeoutError: another process is changing it.
-            StateCorruptError, StateVersionError, StorageError: the file was left as it was.
+            StateLockTimeoutError: others are changing it; this change will never be made.
+            StateCorruptError, StateVersionError, StorageError: nothing was changed.
+            DurabilityUnknownError: it is changed, and a power cut may undo that.
+            StateOutcomeUnknownError: a process that was about to make the change was stopped in that moment.
         """
-        accepted = model.plugin_id_of(plugin_id)
-        return self._mutate(lambda document, at: model.enable(document, accepted, at=at))
+        return self._change(enabling(plugin_id)).state
 
     def disable(self, plugin_id: str) -> RepoState:
-        """As `enable`, the other way."""
-        accepted = model.plugin_id_of(plugin_id)
-        return self._mutate(lambda document, at: model.disable(document, accepted, at=at))
+        """As `enable`, the other way: disabled on purpose, which is more than not enabled."""
+        return self._change(disabling(plugin_id)).state
 
-    def _mutate(self, change: Callable[[Document, str], Document]) -> RepoState:
-        try:
-            with FileLock(self.lock_path).acquire(self._lock_timeout_s):
-                at = self._now()
-                document = change(self._read(at), at)
-                remove_leftovers(self.path)
-                write_durable(self.path, model.encode(document), mode=self._file_mode())
-                return model.state_of(document, at=at)
-        except LockTimeoutError as error:
-            raise StateLockTimeoutError(f"state {error.message}", details=error.details, fix=error.fix) from error
+    def set(self, state: RepoState) -> RepoStateMutationResult:
+        """Replace both lists and the time of the change. Keys of the file that are not ours stay."""
+        return self._change(setting(state))
 
-    def _read(self, at: str) -> Document:
-        raw = read_bytes(self.path)
-        return model.empty(at=at) if raw is None else model.decode(raw, path=str(self.path))
+    def mutate(self, mutator: Mutator, options: RepoStateMutationOptions | None = None) -> RepoStateMutationResult:
+        """Change the state by a function of it, while nobody else changes it. What the function raises is raised.
 
-    def _file_mode(self) -> int:
-        """The mode that the file has; what its owner has closed stays closed."""
-        try:
-            return stat.S_IMODE(self.path.stat().st_mode)
-        except FileNotFoundError:
-            return NEW_FILE_MODE
+        `mutator` may run on another thread, and again when the lock was lost to somebody who does not know better.
+        """
+        return self._change(mutating(mutator), options)
+
+    def restore(self, revision: int, text: str) -> RepoStateMutationResult:
+        """Make the state again what `text`, the file of an earlier `revision`, says."""
+        return self._change(restoring(revision, text, self.files))
+
+    def join(
+        self,
+        operation: Operation,
+        options: RepoStateMutationOptions | None = None,
+        on_answer: Callable[[], None] | None = None,
+    ) -> Ticket:
+        """Stand in line for `operation` without waiting; `wait` must follow, on any thread."""
+        return self._line.join(operation, _waits(options or self._options), on_answer)
+
+    def attend(self, ticket: Ticket) -> Outcome:
+        """Block until the ticket has its answer, and do what is needed for it."""
+        return self._line.wait(ticket, lead=self._leader.lead, give_up=self._leader.give_up)
+
+    def wait(self, ticket: Ticket) -> RepoStateMutationResult:
+        """The result, when it is there. Raises what the change raised."""
+        outcome = self.attend(ticket)
+        if not isinstance(outcome, Done):
+            raise outcome.error
+        return RepoStateMutationResult(
+            state=outcome.state,
+            state_path=self.files.state,
+            lock_path=self.files.lock_file,
+            attempts=max(1, ticket.attempts),
+            waited_ms=ticket.waited_ms,
+            revision=outcome.revision,
+        )
+
+    def leave(self, ticket: Ticket) -> bool:
+        """Give up waiting; whether that was in time, so that the change is never made."""
+        return self._leader.give_up(ticket, WithdrawnError("the change was taken back by who asked for it"))
+
+    def _change(self, operation: Operation, options: RepoStateMutationOptions | None = None) -> RepoStateMutationResult:
+        return self.wait(self.join(operation, options))
+
+    def _read(self) -> tuple[bytes | None, RepoState]:
+        """A file that is written in place, by an editor, may be half there: it is looked at again."""
+        at = self._now()
+        for tries_left in reversed(range(READ_TRIES)):
+            raw = read_state(self.files.state)
+            try:
+                document = model.empty(at=at) if raw is None else model.decode(raw, path=str(self.files.state))
+            except StateCorruptError:
+                if not tries_left:
+                    raise
+                time.sleep(READ_PAUSE_S)
+            else:
+                return raw, model.state_of(document, at=at)
+        raise AssertionError("the last try returns or raises")
 
     def _now(self) -> str:
         return wire.iso_from_ms(self._clock.now_ms())
 
 
-class AsyncRepoState:
-    """The same for coroutines: the one door through which blocking state work leaves the event loop."""
+def enabling(plugin_id: str) -> Operation:
+    accepted = model.plugin_id_of(plugin_id)
+    change = Change(op="enable", id=accepted)
+    return Operation(change, lambda document, at: model.enable(document, accepted, at=at))
 
-    def __init__(self, store: RepoStateStore) -> None:
-        self._store = store
 
-    async def get(self) -> RepoState:
-        return await asyncio.to_thread(self._store.get)
+def disabling(plugin_id: str) -> Operation:
+    accepted = model.plugin_id_of(plugin_id)
+    change = Change(op="disable", id=accepted)
+    return Operation(change, lambda document, at: model.disable(document, accepted, at=at))
 
-    async def enable(self, plugin_id: str) -> RepoState:
-        return await asyncio.to_thread(self._store.enable, plugin_id)
 
-    async def disable(self, plugin_id: str) -> RepoState:
-        return await asyncio.to_thread(self._store.disable, plugin_id)
+def setting(state: RepoState) -> Operation:
+    return Operation(Change(op="set"), lambda document, at: model.replaced(document, state, at=at, is_set=True))
+
+
+def mutating(mutator: Mutator) -> Operation:
+    def apply(document: model.Document, at: str) -> model.Document:
+        return model.replaced(document, mutator(model.state_of(document, at=at)), at=at, is_set=False)
+
+    return Operation(Change(op="mutate"), apply)
+
+
+def restoring(revision: int, text: str, files: StateFiles) -> Operation:
+    document = model.decode(text.encode(), path=f"revision {revision} in {files.journal}")
+    return Operation(Change(op="restore", rev=revision), lambda _, at: model.touched(document, at=at))
+
+
+def _waits(options: RepoStateMutationOptions) -> Waits:
+    default = RepoStateMutationOptions()
+    return Waits(
+        lock_timeout_ms=_whole(options.lock_timeout_ms, default.lock_timeout_ms),
+        retry_delay_ms=_whole(options.retry_delay_ms, default.retry_delay_ms),
+        stale_lock_ms=_whole(options.stale_lock_ms, default.stale_lock_ms),
+    )
+
+
+def _whole(given: float, default: float) -> int:
+    return math.floor(given if math.isfinite(given) and given >= 1 else default)

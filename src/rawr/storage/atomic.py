@@ -11,16 +11,19 @@ import contextlib
 import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
 
 
-def write_durable(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_durable(
+    path: Path, data: bytes, *, mode: int = 0o644, before_replacing: Callable[[], None] | None = None
+) -> None:
     """Replace the content of `path` by `data`; durable on return. The file ends with exactly `mode`.
 
     A symbolic link stays one; the file that it points to is replaced. The parent directory must exist.
+    `before_replacing` runs when `data` is on disk under another name; what it raises stops the replacement.
 
     Raises:
         StorageError: a subclass that names the cause; nothing was changed and no temporary file is left.
@@ -31,8 +34,10 @@ def write_durable(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise StorageIsDirectoryError(f"cannot write {path}: is a directory", details={"path": str(path)})
     with _faults_of(path, "write"), _temporary(target) as temporary:
         _write_new(temporary, data, mode)
+        if before_replacing is not None:
+            before_replacing()
         temporary.replace(target)
-    _sync_entry_of(target)
+    sync_entry_of(target)
 
 
 def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
@@ -45,11 +50,12 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
         with _temporary(path) as temporary:
             _write_new(temporary, data, mode)
             os.link(temporary, path, follow_symlinks=False)
+            temporary.unlink()
     except FileExistsError:
         return False
     except OSError as error:
         raise storage_fault(path, "create", error) from error
-    _sync_entry_of(path)
+    sync_entry_of(path)
     return True
 
 
@@ -62,7 +68,7 @@ def make_private_dir(path: Path) -> None:
         if path.stat().st_mode & 0o777 != 0o700:
             path.chmod(0o700)
     if is_new:
-        _sync_entry_of(path)
+        sync_entry_of(path)
 
 
 def make_dir(path: Path) -> None:
@@ -73,7 +79,7 @@ def make_dir(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
-        _sync_entry_of(folder)
+        sync_entry_of(folder)
 
 
 def remove(path: Path) -> None:
@@ -104,9 +110,10 @@ def _temporary(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
@@ -122,8 +129,12 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         os.close(descriptor)
 
 
-def _sync_entry_of(path: Path) -> None:
-    """Force the directory entry of `path` to disk."""
+def sync_entry_of(path: Path) -> None:
+    """Force the directory entry of `path` to disk.
+
+    Raises:
+        DurabilityUnknownError
+    """
     try:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -64,7 +64,7 @@ class FileLock:
         try:
             self._wait(descriptor, timeout_s)
         except BaseException:
-            _close(descriptor)
+            close(descriptor)
             raise
         try:
             yield
@@ -78,9 +78,9 @@ class FileLock:
             if self._try_lock(descriptor):
                 return descriptor
         except BaseException:
-            _close(descriptor)
+            close(descriptor)
             raise
-        _close(descriptor)
+        close(descriptor)
         return None
 
     @contextlib.contextmanager
@@ -101,14 +101,18 @@ class FileLock:
             return not free
 
     def _open(self) -> int:
-        make_dir(self.path.parent)
         try:
-            # For writing: network file systems turn flock into a lock that needs it.
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                return self._opened()
+            except FileNotFoundError:
+                make_dir(self.path.parent)
+                return self._opened()
         except OSError as error:
             raise storage_fault(self.path, "open the lock", error) from error
-        _OPEN.add(descriptor)
-        return descriptor
+
+    def _opened(self) -> int:
+        # For writing: network file systems turn flock into a lock that needs it.
+        return closed_in_children(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
     def _wait(self, descriptor: int, timeout_s: float) -> None:
         started_s = time.monotonic()
@@ -175,12 +179,20 @@ def free(descriptor: int) -> None:
         # Unlock, not only close: a child may be between fork and exec, with a copy of the descriptor.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
-def _close(descriptor: int) -> None:
-    _OPEN.discard(descriptor)
-    os.close(descriptor)
+def closed_in_children(descriptor: int) -> int:
+    """The descriptor, which a forked child will close at once. Close it here by `close` or `free` only."""
+    _OPEN.add(descriptor)
+    return descriptor
+
+
+def close(descriptor: int) -> None:
+    """Close what `closed_in_children` knows; in a child that was forked meanwhile it is closed already."""
+    if descriptor in _OPEN:
+        _OPEN.discard(descriptor)
+        os.close(descriptor)
 
 
 # Descriptors belong to the process, and so does the set of them: only a hook of the process can act on a fork.

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from rawr.errors import BadInputError, CorruptFileError
+from rawr.state.aio import AsyncRepoState
+from rawr.state.faults import StateLockTimeoutError
 from rawr.state.model import StateVersionError
-from rawr.state.store import AsyncRepoState, RepoStateStore, StateLockTimeoutError
+from rawr.state.store import RepoStateMutationOptions, RepoStateStore
 from rawr.storage.faults import StorageIsDirectoryError
 from rawr.storage.lock import FileLock
 from rawr.testing.clock import FakeClock
@@ -22,7 +24,7 @@ ENABLE_ONE = """
 import sys
 from pathlib import Path
 from rawr.clock import SystemClock
-from rawr.state.store import RepoStateStore
+from rawr.state.store import RepoStateMutationOptions, RepoStateStore
 RepoStateStore(Path(sys.argv[1]), SystemClock()).enable(sys.argv[2])
 """
 
@@ -30,7 +32,7 @@ ENABLE_MANY = """
 import itertools, sys
 from pathlib import Path
 from rawr.clock import SystemClock
-from rawr.state.store import RepoStateStore
+from rawr.state.store import RepoStateMutationOptions, RepoStateStore
 store = RepoStateStore(Path(sys.argv[1]), SystemClock())
 for number in itertools.count():
     store.enable(f"{sys.argv[2]}-{number}")
@@ -54,6 +56,10 @@ def written(store: RepoStateStore, raw: bytes) -> bytes:
     return raw
 
 
+def file_names(store: RepoStateStore) -> list[str]:
+    return sorted(path.name for path in store.path.parent.iterdir())
+
+
 def test_reading_makes_nothing(store: RepoStateStore, root: Path) -> None:
     assert store.get().plugins.enabled == ()
     assert not (root / ".rawr").exists()
@@ -68,7 +74,7 @@ def test_a_change_is_on_disk_byte_for_byte(store: RepoStateStore, root: Path) ->
         b'{\n  "version": 1,\n  "plugins": {\n    "enabled": [\n      "web-a",\n      "web-b"\n    ],\n'
         b'    "lastUpdatedAt": "2026-01-01T00:00:00.000Z"\n  }\n}\n'
     )
-    assert sorted(path.name for path in store.path.parent.iterdir()) == ["state.flock", "state.json"]
+    assert file_names(store) == ["state.flock", "state.journal", "state.json"]
 
 
 def test_disabling_and_enabling_again(store: RepoStateStore) -> None:
@@ -144,11 +150,13 @@ def test_a_linked_state_file_stays_a_link_and_a_closed_one_stays_closed(store: R
 
 
 def test_a_busy_lock_times_out_and_readers_do_not_care(root: Path) -> None:
-    store = RepoStateStore(root, FakeClock(), lock_timeout_s=0.05)
+    store = RepoStateStore(root, FakeClock(), options=RepoStateMutationOptions(lock_timeout_ms=50))
     store.enable("a")
-    with FileLock(store.lock_path).acquire(0):
+    with FileLock(store.files.kernel_lock).acquire(0):
         assert store.get().plugins.enabled == ("a",)
-        with pytest.raises(StateLockTimeoutError, match=r"state lock busy for \d+ ms: .*state\.flock") as caught:
+        with pytest.raises(
+            StateLockTimeoutError, match=r"Timed out waiting for repo state lock: .*state\.lock: held by"
+        ) as caught:
             store.enable("b")
     assert caught.value.code == "STATE_LOCK_TIMEOUT"
     assert store.enable("c").plugins.enabled == ("a", "c")
@@ -196,4 +204,4 @@ def test_every_acknowledged_plugin_survives_the_killing_of_its_writer(store: Rep
         acknowledged.update(line.strip() for line in rest.splitlines(keepends=True) if line.endswith("\n"))
         assert acknowledged <= set(store.get().plugins.enabled)
         store.enable("the next one")  # at once: a dead process holds no lock
-        assert sorted(path.name for path in store.path.parent.iterdir()) == ["state.flock", "state.json"]
+        assert [name for name in file_names(store) if name.endswith((".tmp", ".lock"))] == []

@@ -27,7 +27,7 @@ def show(invocation: Invocation) -> Outcome:
 @command("path", "Show where the state is kept.")
 def path(invocation: Invocation) -> Outcome:
     store = _store(invocation)
-    data = {"statePath": str(store.path), "lockPath": str(store.lock_path), "exists": store.path.exists()}
+    data = {"statePath": str(store.path), "lockPath": str(store.files.lock_file), "exists": store.path.exists()}
     return Outcome(data=data, text=str(store.path))
 
 

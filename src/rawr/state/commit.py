@@ -1,0 +1,294 @@
+"""One commit of the repo state, by who holds its locks: see what stands, apply, write ahead, replace.
+
+The order is what makes it survive any crash: the journal's line, on disk; the new file under another name, on
+disk; the fence; the rename; the directory. Before the rename nothing has happened, after it everything has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rawr import wire
+from rawr.clock import Clock
+from rawr.errors import StorageError
+from rawr.state import model
+from rawr.state.faults import ForkedInChangeError
+from rawr.state.files import StateFiles
+from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
+from rawr.state.model import Document, RepoState, StateCorruptError
+from rawr.storage.atomic import create_exclusive, remove, write_durable
+from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
+
+NEW_FILE_MODE: Final = 0o644
+SIZE_MAX: Final = 16 << 20
+
+
+class StateTooLargeError(StorageError):
+    """The state file is far larger than any state. It is left as it is."""
+
+    code = "STATE_TOO_LARGE"
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What somebody wants: how the journal calls it, and what it makes of a document, given the time."""
+
+    change: Change
+    apply: Callable[[Document, str], Document]
+
+
+class Done(msgspec.Struct, frozen=True):
+    state: RepoState
+    revision: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    error: BaseException
+
+
+Outcome = Done | Failed
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a writer finds: the state that counts, and what the journal has to say before the next change."""
+
+    document: Document
+    sha: str | None
+    """Of the file as it is; None when there is none."""
+    revision: int
+    """Of the file as it is, 0 when there never was one; 1 more than the journal's when somebody else wrote it."""
+    upto: QueuePosition | None = None
+    adopted: str | None = None
+    """The text of a file that somebody else wrote, for the journal."""
+    restored: Entry | None = None
+    """Where `document` comes from when the file is corrupt."""
+    corrupt: bytes = b""
+
+
+class Committer:
+    """For who holds the kernel lock and the lock file."""
+
+    def __init__(self, files: StateFiles, clock: Clock, notify: Callable[[str], None]) -> None:
+        self._files = files
+        self._clock = clock
+        self._notify = notify
+        self.journal = Journal(files.journal)
+
+    def standing(self) -> Standing:
+        """Raises what reading raises: nothing can be changed then."""
+        return standing_of(read_state(self._files.state), self.journal.entries(), self._files.state, at=self._now())
+
+    def commit(
+        self,
+        standing: Standing,
+        operations: Sequence[Operation],
+        *,
+        upto: QueuePosition | None,
+        fence: Callable[[], None],
+    ) -> list[Outcome]:
+        """Apply `operations` in their order; what succeeded is durable on return. One that fails changes nothing.
+
+        `fence` is called at the last moment. What it raises leaves everything as it was.
+
+        Raises:
+            DurabilityUnknownError: it is visible, but a power cut may undo it.
+            StorageError: nothing was changed.
+        """
+        at, pid = self._now(), os.getpid()
+        document, outcomes = _applied(standing, operations, at)
+        if os.getpid() != pid:
+            raise ForkedInChangeError("the function that changes the state has forked, and the child returned from it")
+        changes = tuple(
+            operation.change
+            for operation, outcome in zip(operations, outcomes, strict=True)
+            if isinstance(outcome, Done)
+        )
+        if not changes:
+            return outcomes
+        self._collect_orphans()
+        changes = (*self._recovery(standing), *changes)
+        raw = model.encode(document)
+        entries = _entries(standing, changes, raw.decode(), upto or standing.upto, at)
+        with self._written_ahead(entries):
+            write_durable(self._files.state, raw, mode=self._mode(), before_replacing=fence)
+        self._compact()
+        return outcomes
+
+    @contextlib.contextmanager
+    def _written_ahead(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """The journal says what will be; it says so no longer if that is given up."""
+        size = self.journal.append(entries)
+        try:
+            yield
+        except DurabilityUnknownError:
+            raise  # it has happened
+        except BaseException:
+            if not self._has_happened(entries[-1]):
+                self.journal.take_back(size)
+            raise
+
+    def _has_happened(self, entry: Entry) -> bool:
+        raw = read_state(self._files.state)
+        return raw is not None and sha_of(raw) == entry.sha
+
+    def _recovery(self, standing: Standing) -> tuple[Change, ...]:
+        """Put the bytes of a corrupt file away, unchanged, before they are replaced."""
+        if standing.restored is None:
+            return ()
+        path = _quarantined(self._files, standing.corrupt, self._clock.now_ms(), mode=self._mode())
+        revision = standing.restored.rev
+        self._notify(f"{self._files.state} was corrupt: revision {revision} was restored, its bytes are in {path}")
+        return (Change(op="recover", rev=revision, quarantine=path.name),)
+
+    def _collect_orphans(self) -> None:
+        """Remove the unfinished files of writers that were killed. Whoever could still use one is locked out."""
+        target = self._files.state.resolve() if self._files.state.is_symlink() else self._files.state
+        for folder in {self._files.folder, target.parent}:
+            for name in os.listdir(folder):
+                if is_orphan(name):
+                    remove(folder / name)
+
+    def _compact(self) -> None:
+        try:
+            self.journal.compact()
+        except StorageError as error:  # the change itself is safe
+            self._notify(f"the journal could not be shortened: {error.message}")
+
+    def _mode(self) -> int:
+        """The mode that the file has; what its owner has closed stays closed."""
+        try:
+            return stat.S_IMODE(self._files.state.stat().st_mode)
+        except FileNotFoundError:
+            return NEW_FILE_MODE
+        except OSError as error:
+            raise storage_fault(self._files.state, "read", error) from error
+
+    def _now(self) -> str:
+        return wire.iso_from_ms(self._clock.now_ms())
+
+
+def standing_of(raw: bytes | None, entries: Iterator[Entry], path: Path, *, at: str) -> Standing:
+    """Judge the bytes of the state file by the journal, which is given newest first.
+
+    Raises:
+        StateCorruptError: it is corrupt, and the journal holds nothing to restore.
+        StateVersionError
+    """
+    sha = None if raw is None else sha_of(raw)
+    last = next(entries, None)
+    if last is not None and last.sha != sha and last.prev == sha:
+        last = next(entries, None)  # that one was an intention
+    revision = 0 if last is None else last.rev
+    upto = None if last is None else last.upto
+    if raw is None:
+        return Standing(document=model.empty(at=at), sha=None, revision=revision, upto=upto)
+    try:
+        document = model.decode(raw, path=str(path))
+    except StateCorruptError:
+        for entry in [] if last is None else [last, *entries]:
+            with contextlib.suppress(StateCorruptError):
+                document = model.decode(entry.text.encode(), path=str(path))
+                return Standing(document=document, sha=sha, revision=revision, upto=upto, restored=entry, corrupt=raw)
+        raise
+    if last is not None and last.sha == sha:
+        return Standing(document=document, sha=sha, revision=revision, upto=upto)
+    return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, adopted=raw.decode())
+
+
+def read_state(path: Path) -> bytes | None:
+    """The bytes of the state file; None only when there is none.
+
+    Raises:
+        StorageError: something is there and cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageIsDirectoryError(f"cannot read {path}: it is no file", details={"path": str(path)})
+        if status.st_size > SIZE_MAX:
+            raise StateTooLargeError(f"{path} has {status.st_size} bytes, a state has at most {SIZE_MAX}")
+        return _read_all(descriptor, status.st_size)
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
+    finally:
+        os.close(descriptor)
+
+
+def is_orphan(name: str) -> bool:
+    """Whether a file in the folder of the state is an unfinished one: `.state.…tmp`, or `state.<pid>.<ms>.<n>.tmp`."""
+    if not name.endswith(".tmp"):
+        return False
+    return name.startswith(".state.") or (name.startswith("state.") and name[6:-4].replace(".", "").isdigit())
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    parts = []
+    while part := os.read(descriptor, size + 1):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _applied(standing: Standing, operations: Sequence[Operation], at: str) -> tuple[Document, list[Outcome]]:
+    document = standing.document
+    outcomes: list[Outcome] = []
+    for operation in operations:
+        try:
+            document = operation.apply(document, at)
+            state = model.state_of(document, at=at)
+        # Whatever one caller's function raises is that caller's; the others' changes go on.
+        except Exception as error:  # noqa: BLE001
+            outcomes.append(Failed(error))
+        else:
+            outcomes.append(Done(state, standing.revision + 1))
+    return document, outcomes
+
+
+def _entries(
+    standing: Standing, changes: tuple[Change, ...], text: str, upto: QueuePosition | None, at: str
+) -> list[Entry]:
+    pid = os.getpid()
+    entry = Entry(
+        rev=standing.revision + 1,
+        at=at,
+        pid=pid,
+        ops=changes,
+        prev=standing.sha,
+        sha=sha_of(text.encode()),
+        text=text,
+        upto=upto,
+    )
+    if standing.adopted is None or standing.sha is None:
+        return [entry]
+    adoption = Entry(
+        rev=standing.revision,
+        at=at,
+        pid=pid,
+        ops=(Change(op="adopt"),),
+        prev=None,
+        sha=standing.sha,
+        text=standing.adopted,
+        upto=standing.upto,
+    )
+    return [adoption, entry]
+
+
+def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int, *, mode: int) -> Path:
+    """The file that holds those bytes, which may be there from an attempt that was interrupted."""
+    for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
+        if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
+            return known
+    while not create_exclusive(files.quarantine(at_ms), corrupt, mode=mode):
+        at_ms += 1
+    return files.quarantine(at_ms)

@@ -1,0 +1,62 @@
+"""Waiting for the kernel lock: whoever comes when it is free gets it, until somebody has waited too long.
+
+That is fast, because a running process goes on rather than waking a sleeping one, and it could starve an unlucky one.
+So who has waited for `PATIENCE_S` stands in the turnstile, and newcomers stay behind it. A turnstile whose holder
+was stopped does not keep the others out for ever.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+from rawr.state.files import StateFiles
+from rawr.storage.lock import FileLock, free
+
+PATIENCE_S: Final = 0.1
+RESPECT_S: Final = 1.0
+"""How long the turnstile keeps anybody out."""
+BACKOFF_MIN_S: Final = 0.001
+
+
+class Entrance:
+    """One thread's way to the lock. Close it, also after an error."""
+
+    def __init__(self, files: StateFiles) -> None:
+        self._lock = FileLock(files.kernel_lock)
+        self._turnstile = FileLock(files.turnstile)
+        self._turn: int | None = None
+        self._since_s = time.monotonic()
+        self._backoff_s = BACKOFF_MIN_S
+
+    def try_pass(self) -> int | None:
+        """The descriptor that holds the lock, to be freed by `storage.lock.free`; None when it is not our turn.
+
+        Raises:
+            StorageError: the lock cannot be opened.
+        """
+        if self._turn is None and self._has_to_stay_behind():
+            return None
+        return self._lock.try_hold()
+
+    def back_off(self, at_most_s: float) -> None:
+        """Sleep until the next attempt makes sense, and no longer than `at_most_s`, in seconds."""
+        if self._turn is not None:
+            pause_s = BACKOFF_MIN_S / 2  # everybody stands behind us: what we sleep, the lock is idle
+        else:
+            pause_s = self._backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - keeps a crowd from trying in step
+            self._backoff_s = min(self._backoff_s * 2, RESPECT_S)
+        time.sleep(min(at_most_s, pause_s))
+
+    def close(self) -> None:
+        if self._turn is not None:
+            free(self._turn)
+            self._turn = None
+
+    def _has_to_stay_behind(self) -> bool:
+        waited_s = time.monotonic() - self._since_s
+        if waited_s < PATIENCE_S:
+            return self._turnstile.is_held()
+        self._turn = self._turnstile.try_hold()
+        return self._turn is None and waited_s < RESPECT_S

@@ -1,0 +1,43 @@
+"""Where the files of a repo state lie. Paths only; touches nothing but the links on the way to the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class StateFiles(msgspec.Struct, frozen=True, kw_only=True):
+    root: Path
+    """The real path of the instance: aliases of one instance share every file."""
+    folder: Path
+    state: Path
+    """The state itself. Readers need nothing else."""
+    lock_file: Path
+    """The lock of the TypeScript rawr: a file that is there while somebody writes."""
+    kernel_lock: Path
+    """Never removed. Its content is the mark of the last durable commit."""
+    turnstile: Path
+    """Held by the one who has waited too long for the kernel lock, so that newcomers stand behind."""
+    journal: Path
+    requests: Path
+    """What processes that wait for the kernel lock ask of whoever holds it."""
+
+    def quarantine(self, at_ms: int) -> Path:
+        """Where the bytes of a corrupt state go that was found at that time."""
+        return self.folder / f"state.json.corrupt-{at_ms}"
+
+
+def files_of(root: Path | str) -> StateFiles:
+    real = Path(root).resolve()
+    folder = real / ".rawr" / "state"
+    return StateFiles(
+        root=real,
+        folder=folder,
+        state=folder / "state.json",
+        lock_file=folder / "state.lock",
+        kernel_lock=folder / "state.flock",
+        turnstile=folder / "state.turn",
+        journal=folder / "state.journal",
+        requests=folder / "state.queue",
+    )

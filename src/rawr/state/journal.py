@@ -1,0 +1,179 @@
+"""The journal of the repo state: every revision, with the whole file that it left. Knows its own file only.
+
+One line of JSON per commit, on disk before the state file is replaced. So the newest line may be an intention that
+was never carried out; it was, exactly if the state file has the line's hash (`standing_of` decides). Lines that
+cannot be read (a torn one after a power cut) are passed over; nothing but compaction ever removes a line that
+was carried out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rawr.storage.atomic import write_durable
+from rawr.storage.faults import storage_fault
+
+SIZE_MAX: Final = 1 << 20
+"""Compaction keeps the newest half of this, and at least `KEPT_MIN` revisions."""
+KEPT_MIN: Final = 8
+_CHUNK: Final = 1 << 16
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One operation of a commit."""
+
+    op: str
+    """enable, disable, set, mutate, restore; adopt (somebody else wrote the file), recover (it was corrupt)."""
+    id: str | None = None
+    rev: int | None = None
+    quarantine: str | None = None
+    key: int | None = None
+    """Of the request of another process that asked for it."""
+
+
+class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the requests of other processes have been answered."""
+
+    queue: str
+    offset: int
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    rev: int
+    at: str
+    pid: int
+    ops: tuple[Change, ...]
+    prev: str | None
+    """The hash of the file that this one replaced; None when there was none."""
+    sha: str
+    text: str
+    """The whole file."""
+    upto: QueuePosition | None = None
+
+
+def sha_of(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+class Journal:
+    """Writing is for who holds the state's lock; reading is for everybody, at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, entries: Sequence[Entry]) -> int:
+        """Append `entries`; on disk on return. Gives the size before, for `take_back`.
+
+        Raises:
+            StorageError: nothing was appended.
+        """
+        data = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                return _append(descriptor, data)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise storage_fault(self.path, "write", error) from error
+
+    def take_back(self, size: int) -> None:
+        """Cut the journal back to `size` bytes: what was appended since is not going to happen."""
+        try:
+            os.truncate(self.path, size)
+        except OSError as error:
+            raise storage_fault(self.path, "cut", error) from error
+
+    def entries(self) -> Iterator[Entry]:
+        """Newest first, one per revision. A line that a later one superseded or that cannot be read is left out."""
+        above: int | None = None
+        for line in _lines_backwards(self.path):
+            entry = _read(line)
+            if entry is not None and (above is None or entry.rev < above):
+                above = entry.rev
+                yield entry
+
+    def damaged_lines(self) -> int:
+        return sum(1 for line in _lines_backwards(self.path) if line.strip() and _read(line) is None)
+
+    def size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def compact(self) -> bool:
+        """Forget the oldest revisions when the journal has grown past `SIZE_MAX`; whether it had."""
+        if self.size() <= SIZE_MAX:
+            return False
+        kept: list[bytes] = []
+        size = 0
+        for entry in self.entries():
+            line = msgspec.json.encode(entry) + b"\n"
+            size += len(line)
+            if size > SIZE_MAX // 2 and len(kept) >= KEPT_MIN:
+                break
+            kept.append(line)
+        write_durable(self.path, b"".join(reversed(kept)))
+        return True
+
+
+def _append(descriptor: int, data: bytes) -> int:
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        data = b"\n" + data  # a torn line stays a line of its own
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first failure is the one to tell; a torn line does no harm
+            os.ftruncate(descriptor, size)
+        raise
+    return size
+
+
+def _read(line: bytes) -> Entry | None:
+    try:
+        entry = msgspec.json.decode(line, type=Entry)
+        return entry if sha_of(entry.text.encode()) == entry.sha else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _lines_backwards(path: Path) -> Iterator[bytes]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
+    try:
+        yield from _lines_of(descriptor)
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _lines_of(descriptor: int) -> Iterator[bytes]:
+    end = os.fstat(descriptor).st_size
+    first_parts: list[bytes] = []  # of the line whose beginning is not read yet, last part first
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        head, *lines = os.pread(descriptor, end - start, start).split(b"\n")
+        if lines:
+            yield lines.pop() + b"".join(reversed(first_parts))
+            yield from reversed(lines)
+            first_parts = []
+        first_parts.append(head)
+        end = start
+    yield b"".join(reversed(first_parts))

@@ -1,0 +1,269 @@
+"""The one of a line who acts for all: waits for the locks, commits what everybody wants, hands out the answers.
+
+While the kernel lock is busy, what can be asked of its holder is asked (`requests.py`), so that under load one commit
+serves many processes; whoever gets the lock carries out the requests of the others first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rawr.clock import Clock
+from rawr.state import model
+from rawr.state.commit import Committer, Done, Failed, Operation, Standing, read_state
+from rawr.state.entrance import Entrance
+from rawr.state.faults import LockFileLostError, lock_timeout, outcome_unknown
+from rawr.state.files import StateFiles
+from rawr.state.grouping import Group, group_of, is_shared
+from rawr.state.journal import Change, sha_of
+from rawr.state.line import Line, Ticket, changing
+from rawr.state.lockfile import LockFile, present_holder
+from rawr.state.requests import Request, RequestQueue, Taking, read_mark, write_mark
+from rawr.storage.atomic import sync_entry_of
+from rawr.storage.lock import free
+
+GRACE_S: Final = 2.0
+"""How long to wait, after the timeout, for a process that is just answering."""
+POSTED_PAUSE_MAX_S: Final = 0.004
+"""Who has asked looks often: the answer may be there at any moment."""
+PAUSE_MIN_S: Final = 0.001
+
+
+class _RequesterLeftError(Exception):
+    """A requester took its request back at the last moment. The commit is made again without it."""
+
+
+class Leader:
+    """Acts for `line`; one at a time."""
+
+    def __init__(
+        self, files: StateFiles, clock: Clock, line: Line, notify: Callable[[str], None], *, shares: bool
+    ) -> None:
+        self._files = files
+        self._clock = clock
+        self._line = line
+        self._shares = shares
+        self._committer = Committer(files, clock, notify)
+        self._requests = RequestQueue(files.requests)
+
+    def lead(self, mine: Ticket) -> None:
+        """Until `mine` is answered. An error that is nobody's in particular is everybody's answer."""
+        entrance = Entrance(self._files)
+        try:
+            while mine.outcome is None:
+                self._count_attempt()
+                descriptor = entrance.try_pass()
+                if descriptor is not None:
+                    try:
+                        self._enter(descriptor, mine)
+                    finally:
+                        free(descriptor)
+                else:
+                    self._ask()
+                    self._listen()
+                    self._expire()
+                    if mine.outcome is None:
+                        entrance.back_off(self._pause_max_s(mine))
+        except Exception as error:  # noqa: BLE001
+            for ticket in self._line.waiting():
+                if not self.give_up(ticket, error) and ticket.outcome is None:
+                    self._line.answer(ticket, Failed(outcome_unknown(self._files, None)))
+        finally:
+            entrance.close()
+
+    def _count_attempt(self) -> None:
+        for ticket in self._line.waiting():
+            ticket.attempts += 1
+
+    def _pause_max_s(self, mine: Ticket) -> float:
+        next_timeout_s = min((ticket.left_s for ticket in self._line.waiting()), default=0.0)
+        longest_s = mine.waits.retry_delay_ms / 1000 if mine.posted is None else POSTED_PAUSE_MAX_S
+        return max(PAUSE_MIN_S, min(longest_s, next_timeout_s))
+
+    # Without the kernel lock.
+
+    def _ask(self) -> None:
+        """Let the holder do what it can do for us."""
+        for ticket in self._line.waiting() if self._shares else ():
+            change = ticket.operation.change
+            if ticket.posted is None and is_shared(change):
+                ticket.mark_seen = read_mark(self._files.kernel_lock)
+                ticket.posted = self._requests.post(change.op, change.id or "")
+
+    def _listen(self) -> None:
+        """Hand out what holders have done for us."""
+        asked = list(self._asked().values())
+        mark = read_mark(self._files.kernel_lock) if asked else None
+        news = [ticket for ticket in asked if ticket.mark_seen != mark]
+        if mark is not None and news:
+            for ticket, done in self._found_in_journal(news, upto=mark):
+                self._line.answer(ticket, done)
+            for ticket in news:
+                ticket.mark_seen = mark
+
+    def _found_in_journal(self, asked: Sequence[Ticket], *, upto: int) -> list[tuple[Ticket, Done]]:
+        """Those of `asked` whose requests are in a commit up to revision `upto`."""
+        by_key = {ticket.posted.request.key: ticket for ticket in asked if ticket.posted is not None}
+        oldest = min((ticket.mark_seen or 0 for ticket in asked), default=0)
+        found: list[tuple[Ticket, Done]] = []
+        for entry in self._committer.journal.entries():
+            if entry.rev > upto:
+                continue
+            if entry.rev <= oldest:
+                break
+            answered = [by_key[change.key] for change in entry.ops if change.key in by_key]
+            if answered:
+                document = model.decode(entry.text.encode(), path=str(self._files.journal))
+                done = Done(model.state_of(document, at=entry.at), entry.rev)
+                found += [(ticket, done) for ticket in answered]
+        return found
+
+    def _expire(self) -> None:
+        """Send those away whose time is up. What they asked of others is taken back first, or waited for."""
+        late = [ticket for ticket in self._line.waiting() if ticket.left_s <= 0]
+        if not late:
+            return
+        holder = present_holder(self._files, self._clock)
+        for ticket in late:
+            waited_ms = round(ticket.elapsed_s * 1000)
+            timeout = lock_timeout(self._files, holder, waited_ms, ticket.waits.stale_lock_ms)
+            if not self.give_up(ticket, timeout) and ticket.left_s < -GRACE_S:
+                self._line.answer(ticket, Failed(outcome_unknown(self._files, holder)))
+
+    def give_up(self, ticket: Ticket, error: BaseException) -> bool:
+        """Answer `ticket` by `error`; whether that was in time, so that its change is never made.
+
+        Otherwise it has its true answer now, or will have it.
+        """
+        with self._line.still():
+            if ticket.outcome is not None:
+                return False
+            if ticket.posted is not None:
+                if not ticket.posted.claim():
+                    return False
+                for done in self._carried_out(ticket):
+                    self._line.answer(ticket, done)
+                    return False
+            return self._line.leave(ticket, error)
+
+    def _carried_out(self, ticket: Ticket) -> list[Done]:
+        """What became of a request that nobody can carry out any more: done by a holder who may be dead, or not."""
+        raw = read_state(self._files.state)
+        newest = next(self._committer.journal.entries(), None)
+        if raw is None or newest is None:
+            return []
+        settled = newest.rev if newest.sha == sha_of(raw) else newest.rev - 1
+        found = self._found_in_journal([ticket], upto=settled)
+        if found:
+            sync_entry_of(self._files.state)
+        return [done for _, done in found]
+
+    # With the kernel lock.
+
+    def _enter(self, descriptor: int, mine: Ticket) -> None:
+        lock_file = LockFile(self._files.lock_file, self._clock, stale_lock_ms=mine.waits.stale_lock_ms)
+        try:
+            others_first = True
+            while self._holds(lock_file, mine):
+                try:
+                    self._commit(descriptor, lock_file, others_first=others_first)
+                except (LockFileLostError, _RequesterLeftError):
+                    self._expire()
+                    continue
+                others_first = not others_first  # or a stream of requests would keep us for ever
+        finally:
+            lock_file.release()
+
+    def _holds(self, lock_file: LockFile, mine: Ticket) -> bool:
+        """Wait for the lock file, which a TypeScript rawr may hold; False when there is nothing left to wait for."""
+        pause_s = PAUSE_MIN_S
+        while mine.outcome is None and not lock_file.is_ours() and not lock_file.try_hold():
+            self._count_attempt()
+            self._expire()
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, mine.waits.retry_delay_ms / 1000)
+        return mine.outcome is None
+
+    def _commit(self, descriptor: int, lock_file: LockFile, *, others_first: bool) -> None:
+        """One commit of what waits, and its answers: to ours directly, to others by the mark."""
+        standing = self._committer.standing()
+        with self._requests.taking(standing.upto) as taking:
+            self._hand_out(standing, taking)
+            group = self._group(standing, taking, others_first=others_first)
+            tickets = self._line.into_commit(group.direct)
+            try:
+                revision = self._carry_out(standing, group, tickets, self._fence(taking, group, lock_file))
+                if revision is not None:
+                    write_mark(descriptor, revision)
+            finally:
+                self._line.out_of_commit(tickets)
+                taking.begin_anew_if_long()
+
+    def _hand_out(self, standing: Standing, taking: Taking) -> None:
+        """Give our own the answers that a holder left, who may have died before its commit was durable."""
+        asked = self._asked()
+        if not asked:
+            return
+        found = self._found_in_journal(list(asked.values()), upto=standing.revision)
+        if found:
+            sync_entry_of(self._files.state)
+        for ticket, done in found:
+            self._line.answer(ticket, done)
+        pending = {item.request.key for item in taking.pending}
+        for key, ticket in self._asked().items():
+            if key not in pending:  # somebody removed the file of requests
+                ticket.take_back()
+
+    def _group(self, standing: Standing, taking: Taking, *, others_first: bool) -> Group[Ticket]:
+        direct = [(ticket.operation.change, ticket) for ticket in self._line.waiting() if ticket.posted is None]
+        if others_first or not direct:
+            return group_of(taking.pending, direct, before=standing.upto, after=taking.upto)
+        return group_of((), direct, before=standing.upto, after=standing.upto)
+
+    def _fence(self, taking: Taking, group: Group[Ticket], lock_file: LockFile) -> Callable[[], None]:
+        def fence() -> None:
+            if taking.claim(item.request for item in group.requests):
+                raise _RequesterLeftError
+            if not lock_file.is_ours():
+                raise LockFileLostError(f"{self._files.lock_file} was removed by somebody else")
+
+        return fence
+
+    def _carry_out(
+        self, standing: Standing, group: Group[Ticket], tickets: Sequence[Ticket], fence: Callable[[], None]
+    ) -> int | None:
+        asked = self._asked()
+        served = [asked.get(item.request.key) for item in group.requests] + list(tickets)
+        ours = [ticket for ticket in served if ticket is not None]
+        operations = [operation_of(item.request) for item in group.requests]
+        operations += [ticket.operation for ticket in tickets]
+        token = changing.set(changing.get() | {self._files.root})
+        try:
+            outcomes = self._committer.commit(standing, operations, upto=group.upto, fence=fence)
+        except (LockFileLostError, _RequesterLeftError):
+            raise
+        except Exception as error:  # noqa: BLE001 - theirs to see; requesters elsewhere come and see for themselves
+            self._line.refuse(ours, error)
+            return None
+        except BaseException:
+            self._line.refuse(ours, outcome_unknown(self._files, None))
+            raise
+        finally:
+            changing.reset(token)
+        for ticket, outcome in zip(served, outcomes, strict=True):
+            if ticket is not None:
+                self._line.answer(ticket, outcome)
+        return max((outcome.revision for outcome in outcomes if isinstance(outcome, Done)), default=None)
+
+    def _asked(self) -> dict[int, Ticket]:
+        """Our own who have posted a request, by its key."""
+        return {ticket.posted.request.key: ticket for ticket in self._line.waiting() if ticket.posted is not None}
+
+
+def operation_of(request: Request) -> Operation:
+    """What a request of another process asks for."""
+    apply = {"enable": model.enable, "disable": model.disable}[request.op]
+    change = Change(op=request.op, id=request.id, key=request.key)
+    return Operation(change, lambda document, at: apply(document, model.plugin_id_of(request.id), at=at))
