@@ -22,11 +22,11 @@ from rawr.state import model
 from rawr.state.faults import ForkedInChangeError
 from rawr.state.files import StateFiles
 from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
+from rawr.state.mark import read_mark
 from rawr.state.model import Document, RepoState, StateCorruptError
 from rawr.storage.atomic import create_exclusive, remove, write_durable
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
 
-NEW_FILE_MODE: Final = 0o644
 SIZE_MAX: Final = 16 << 20
 
 
@@ -82,7 +82,7 @@ class Committer:
 
     def standing(self) -> Standing:
         """Raises what reading raises: nothing can be changed then."""
-        return standing_of(read_state(self._files.state), self.journal.entries(), self._files.state, at=self._now())
+        return standing_in(self._files, read_state(self._files.state), at=self._now())
 
     def commit(
         self,
@@ -116,7 +116,7 @@ class Committer:
         raw = model.encode(document)
         entries = _entries(standing, changes, raw.decode(), upto or standing.upto, at)
         with self._written_ahead(entries):
-            write_durable(self._files.state, raw, mode=self._mode(), before_replacing=fence)
+            write_durable(self._files.state, raw, mode=None, before_replacing=fence)
         self._compact()
         return outcomes
 
@@ -141,7 +141,7 @@ class Committer:
         """Put the bytes of a corrupt file away, unchanged, before they are replaced."""
         if standing.restored is None:
             return ()
-        path = _quarantined(self._files, standing.corrupt, self._clock.now_ms(), mode=self._mode())
+        path = _quarantined(self._files, standing.corrupt, self._clock.now_ms())
         revision = standing.restored.rev
         self._notify(f"{self._files.state} was corrupt: revision {revision} was restored, its bytes are in {path}")
         return (Change(op="recover", rev=revision, quarantine=path.name),)
@@ -160,21 +160,20 @@ class Committer:
         except StorageError as error:  # the change itself is safe
             self._notify(f"the journal could not be shortened: {error.message}")
 
-    def _mode(self) -> int:
-        """The mode that the file has; what its owner has closed stays closed."""
-        try:
-            return stat.S_IMODE(self._files.state.stat().st_mode)
-        except FileNotFoundError:
-            return NEW_FILE_MODE
-        except OSError as error:
-            raise storage_fault(self._files.state, "read", error) from error
-
     def _now(self) -> str:
         return wire.iso_from_ms(self._clock.now_ms())
 
 
-def standing_of(raw: bytes | None, entries: Iterator[Entry], path: Path, *, at: str) -> Standing:
+def standing_in(files: StateFiles, raw: bytes | None, *, at: str) -> Standing:
+    """`standing_of` by the journal as it is now, which belongs to `raw` for who holds the locks."""
+    durable = read_mark(files.kernel_lock) or 0
+    return standing_of(raw, Journal(files.journal).entries(), durable=durable, path=files.state, at=at)
+
+
+def standing_of(raw: bytes | None, entries: Iterator[Entry], *, durable: int, path: Path, at: str) -> Standing:
     """Judge the bytes of the state file by the journal, which is given newest first.
+
+    `durable` is a revision that is known to have been carried out; later ones may have been, too.
 
     Raises:
         StateCorruptError: it is corrupt, and the journal holds nothing to restore.
@@ -182,8 +181,8 @@ def standing_of(raw: bytes | None, entries: Iterator[Entry], path: Path, *, at: 
     """
     sha = None if raw is None else sha_of(raw)
     last = next(entries, None)
-    if last is not None and last.sha != sha and last.prev == sha:
-        last = next(entries, None)  # that one was an intention
+    if last is not None and was_intention(last, sha, durable=durable):
+        last = next(entries, None)
     revision = 0 if last is None else last.rev
     upto = None if last is None else last.upto
     if raw is None:
@@ -199,6 +198,11 @@ def standing_of(raw: bytes | None, entries: Iterator[Entry], path: Path, *, at: 
     if last is not None and last.sha == sha:
         return Standing(document=document, sha=sha, revision=revision, upto=upto)
     return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, adopted=raw.decode())
+
+
+def was_intention(newest: Entry, sha: str | None, *, durable: int) -> bool:
+    """Whether the newest line of the journal was never carried out: what it was to replace, of hash `sha`, is there."""
+    return newest.rev > durable and newest.prev == sha != newest.sha
 
 
 def read_state(path: Path) -> bytes | None:
@@ -234,10 +238,12 @@ def is_orphan(name: str) -> bool:
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
-    parts = []
+    raw = os.read(descriptor, size + 1)
+    if len(raw) == size:  # one more was asked for, so this is the end
+        return raw
     while part := os.read(descriptor, size + 1):
-        parts.append(part)
-    return b"".join(parts)
+        raw += part
+    return raw
 
 
 def _applied(standing: Standing, operations: Sequence[Operation], at: str) -> tuple[Document, list[Outcome]]:
@@ -284,11 +290,11 @@ def _entries(
     return [adoption, entry]
 
 
-def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int, *, mode: int) -> Path:
+def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int) -> Path:
     """The file that holds those bytes, which may be there from an attempt that was interrupted."""
     for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
         if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
             return known
-    while not create_exclusive(files.quarantine(at_ms), corrupt, mode=mode):
+    while not create_exclusive(files.quarantine(at_ms), corrupt, mode=0o600):
         at_ms += 1
     return files.quarantine(at_ms)

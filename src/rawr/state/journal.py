@@ -23,7 +23,7 @@ from rawr.storage.faults import storage_fault
 SIZE_MAX: Final = 1 << 20
 """Compaction keeps the newest half of this, and at least `KEPT_MIN` revisions."""
 KEPT_MIN: Final = 8
-_CHUNK: Final = 1 << 16
+_CHUNK: Final = 1 << 13
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,7 +12,7 @@ from typing import Final
 
 from rawr.clock import Clock
 from rawr.state import model
-from rawr.state.commit import Committer, Done, Failed, Operation, Standing, read_state
+from rawr.state.commit import Committer, Done, Failed, Operation, Standing, read_state, was_intention
 from rawr.state.entrance import Entrance
 from rawr.state.faults import LockFileLostError, lock_timeout, outcome_unknown
 from rawr.state.files import StateFiles
@@ -20,7 +20,8 @@ from rawr.state.grouping import Group, group_of, is_shared
 from rawr.state.journal import Change, sha_of
 from rawr.state.line import Line, Ticket, changing
 from rawr.state.lockfile import LockFile, present_holder
-from rawr.state.requests import Request, RequestQueue, Taking, read_mark, write_mark
+from rawr.state.mark import read_mark, write_mark
+from rawr.state.requests import Request, RequestQueue, Taking
 from rawr.storage.atomic import sync_entry_of
 from rawr.storage.lock import free
 
@@ -154,7 +155,8 @@ class Leader:
         newest = next(self._committer.journal.entries(), None)
         if raw is None or newest is None:
             return []
-        settled = newest.rev if newest.sha == sha_of(raw) else newest.rev - 1
+        durable = read_mark(self._files.kernel_lock) or 0
+        settled = newest.rev - was_intention(newest, sha_of(raw), durable=durable)
         found = self._found_in_journal([ticket], upto=settled)
         if found:
             sync_entry_of(self._files.state)
@@ -169,9 +171,11 @@ class Leader:
             while self._holds(lock_file, mine):
                 try:
                     self._commit(descriptor, lock_file, others_first=others_first)
-                except (LockFileLostError, _RequesterLeftError):
+                except _RequesterLeftError:
                     self._expire()
-                    continue
+                except LockFileLostError:
+                    lock_file.release()
+                    self._expire()
                 others_first = not others_first  # or a stream of requests would keep us for ever
         finally:
             lock_file.release()
@@ -179,7 +183,7 @@ class Leader:
     def _holds(self, lock_file: LockFile, mine: Ticket) -> bool:
         """Wait for the lock file, which a TypeScript rawr may hold; False when there is nothing left to wait for."""
         pause_s = PAUSE_MIN_S
-        while mine.outcome is None and not lock_file.is_ours() and not lock_file.try_hold():
+        while mine.outcome is None and not lock_file.was_taken and not lock_file.try_hold():
             self._count_attempt()
             self._expire()
             time.sleep(pause_s)

@@ -68,6 +68,11 @@ class LockFile:
                 self._forget()
         return self._descriptor is not None
 
+    @property
+    def was_taken(self) -> bool:
+        """Whether we have taken it and not let it go. Somebody may have removed it since; `is_ours` tells."""
+        return self._descriptor is not None
+
     def is_ours(self) -> bool:
         if self._descriptor is None or self._pid != os.getpid():
             return False  # a forked child has nothing

@@ -6,7 +6,7 @@ else and survive every change; anything else that does not fit is an error and n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -206,7 +206,9 @@ def _check_plugins(plugins: JsonValue, corrupt: _Complaint) -> None:
         raise corrupt.because("`plugins.lastUpdatedAt` is not a text")
 
 
-def _normal(entries: Iterable[str]) -> tuple[PluginId, ...]:
+def _normal(entries: Sequence[str]) -> tuple[PluginId, ...]:
+    if not entries:
+        return ()
     trimmed = {PluginId(entry.strip(WHITE_SPACE)) for entry in entries} - {""}
     if "".join(trimmed).isascii():
         return tuple(sorted(trimmed))

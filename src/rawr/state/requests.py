@@ -20,7 +20,6 @@ import os
 import secrets
 import struct
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -39,7 +38,6 @@ SIZE_MAX: Final = 1 << 20
 _KEY_BITS: Final = 60
 _FIRST_LINE_MAX: Final = 256
 _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
-_MARK: Final = struct.Struct(">QQ")  # revision, checksum
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,28 +196,6 @@ class Taking:
 def create_if_missing(path: Path) -> None:
     if not path.exists():
         create_exclusive(path, _beginning(), mode=0o644)
-
-
-def write_mark(descriptor: int, revision: int) -> None:
-    """Say in the file of the kernel lock that `revision` is durable."""
-    number = revision.to_bytes(8)
-    os.pwrite(descriptor, _MARK.pack(revision, zlib.crc32(number)), 0)
-
-
-def read_mark(path: Path) -> int | None:
-    """The revision that the mark names; None when there is no mark, or a torn one."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        raw = os.pread(descriptor, _MARK.size, 0)
-    finally:
-        os.close(descriptor)
-    if len(raw) != _MARK.size:
-        return None
-    revision, check = _MARK.unpack(raw)
-    return revision if zlib.crc32(raw[:8]) == check else None
 
 
 def _beginning() -> bytes:

@@ -14,10 +14,10 @@ import msgspec
 from rawr import wire
 from rawr.clock import Clock, SystemClock
 from rawr.state import model
-from rawr.state.commit import Done, Operation, Outcome, read_state, standing_of
+from rawr.state.commit import Done, Operation, Outcome, read_state, standing_in
 from rawr.state.faults import WithdrawnError
 from rawr.state.files import StateFiles, files_of
-from rawr.state.journal import Change, Journal, sha_of
+from rawr.state.journal import Change
 from rawr.state.leader import Leader
 from rawr.state.line import Line, Ticket, Waits
 from rawr.state.model import RepoState, StateCorruptError
@@ -25,6 +25,7 @@ from rawr.state.model import RepoState, StateCorruptError
 Mutator = Callable[[RepoState], RepoState]
 READ_TRIES: Final = 3
 READ_PAUSE_S: Final = 0.005
+SNAPSHOT_TRIES: Final = 50
 _log: Final = logging.getLogger("rawr.state")
 
 
@@ -81,6 +82,7 @@ class RepoStateStore:
         shares: bool = True,
     ) -> None:
         self.files: Final[StateFiles] = files_of(root)
+        self._path_text = str(self.files.state)
         self._clock = clock or SystemClock()
         self._options = options or RepoStateMutationOptions()
         self._line = Line(self.files.root)
@@ -104,17 +106,12 @@ class RepoStateStore:
 
     def snapshot(self) -> Snapshot:
         """The state with its revision and the text of its file, which belong together. Raises as `get` does."""
-        raw, state = self._read()
-        entries = Journal(self.files.journal).entries()
-        if raw is None:
-            standing = standing_of(raw, entries, self.files.state, at=self._now())
-            return Snapshot(state=state, revision=standing.revision, text=None)
-        sha, newest = sha_of(raw), 0
-        for entry in entries:
-            if entry.sha == sha:
-                return Snapshot(state=state, revision=entry.rev, text=raw.decode())
-            newest = newest or entry.rev
-        return Snapshot(state=state, revision=newest + 1, text=raw.decode())
+        for _ in range(SNAPSHOT_TRIES):
+            raw, state = self._read()
+            standing = standing_in(self.files, raw, at=self._now())
+            if read_state(self.files.state) == raw:  # so the journal that was read is that of this file
+                break
+        return Snapshot(state=state, revision=standing.revision, text=None if raw is None else raw.decode())
 
     def enable(self, plugin_id: str) -> RepoState:
         """Enable a plugin, which is then not disabled any more; the state after that, which is durable.
@@ -185,16 +182,16 @@ class RepoStateStore:
 
     def _read(self) -> tuple[bytes | None, RepoState]:
         """A file that is written in place, by an editor, may be half there: it is looked at again."""
-        at = self._now()
         for tries_left in reversed(range(READ_TRIES)):
             raw = read_state(self.files.state)
             try:
-                document = model.empty(at=at) if raw is None else model.decode(raw, path=str(self.files.state))
+                document = model.empty(at=self._now()) if raw is None else model.decode(raw, path=self._path_text)
             except StateCorruptError:
                 if not tries_left:
                     raise
                 time.sleep(READ_PAUSE_S)
             else:
+                at = "" if "lastUpdatedAt" in document["plugins"] else self._now()
                 return raw, model.state_of(document, at=at)
         raise AssertionError("the last try returns or raises")
 

@@ -11,16 +11,21 @@ import contextlib
 import glob
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
 
+NEW_FILE_MODE: Final = 0o644
+
 
 def write_durable(
-    path: Path, data: bytes, *, mode: int = 0o644, before_replacing: Callable[[], None] | None = None
+    path: Path, data: bytes, *, mode: int | None = 0o644, before_replacing: Callable[[], None] | None = None
 ) -> None:
-    """Replace the content of `path` by `data`; durable on return. The file ends with exactly `mode`.
+    """Replace the content of `path` by `data`; durable on return. The file ends with exactly `mode`; None keeps the
+    mode that it has, and gives a new one `NEW_FILE_MODE`.
 
     A symbolic link stays one; the file that it points to is replaced. The parent directory must exist.
     `before_replacing` runs when `data` is on disk under another name; what it raises stops the replacement.
@@ -29,9 +34,11 @@ def write_durable(
         StorageError: a subclass that names the cause; nothing was changed and no temporary file is left.
         DurabilityUnknownError: the new content is visible, but a power cut may undo it.
     """
-    target = _link_target(path)
-    if target.is_dir():  # said before anything is written; the rename would refuse it too
+    target, present = _target_of(path)
+    if present is not None and stat.S_ISDIR(present):  # said before anything is written
         raise StorageIsDirectoryError(f"cannot write {path}: is a directory", details={"path": str(path)})
+    if mode is None:
+        mode = NEW_FILE_MODE if present is None else stat.S_IMODE(present)
     with _faults_of(path, "write"), _temporary(target) as temporary:
         _write_new(temporary, data, mode)
         if before_replacing is not None:
@@ -90,16 +97,23 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what writers of `path` left when they were killed. Only for who excludes other writers by a lock."""
-    target = _link_target(path)
+    target, _ = _target_of(path)
     with _faults_of(path, "tidy up beside"):
         for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)
 
 
-def _link_target(path: Path) -> Path:
+def _target_of(path: Path) -> tuple[Path, int | None]:
+    """What a link leads to, or the path itself, and its type and mode; None when nothing is there."""
     with _faults_of(path, "write"):
         try:
-            return path.resolve() if path.is_symlink() else path
+            present = os.lstat(path).st_mode
+            if not stat.S_ISLNK(present):
+                return path, present
+            target = path.resolve()
+            return target, os.lstat(target).st_mode
+        except FileNotFoundError:
+            return path.resolve() if path.is_symlink() else path, None
         except RuntimeError as error:  # a loop of links, before Python 3.13
             raise OSError(str(error)) from error
 
@@ -107,7 +121,7 @@ def _link_target(path: Path) -> Path:
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """A fresh name beside `target`, hence on the same file system; whatever is left under it is removed."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+    temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp"
     try:
         yield temporary
     except BaseException:
