@@ -278,4 +278,4 @@ CHECKS: Final[dict[str, Check]] = {
     "port": _port,
     "secrets": _secrets,
 }
-"""Every check by name, in the order in which they run."""
+"""Every check that needs nothing but the instance, by name, in the order in which they run."""

@@ -94,6 +94,24 @@ def test_the_folder_that_rawr_was_installed_in_is_never_an_answer(tmp_path: Path
         resolve_instance(flag=None, environ={"HOME": str(tmp_path)}, cwd=tmp_path)
 
 
+def test_the_global_owner_is_asked_only_when_nothing_else_names_an_instance(
+    here: Path, there: Path, tmp_path: Path
+) -> None:
+    def unwanted() -> Path:
+        raise AssertionError("nobody may ask for the owner here")
+
+    for flag, environ, cwd in (
+        (str(here), {}, tmp_path),
+        (None, {"RAWR_INSTANCE": str(here)}, tmp_path),
+        (None, {}, here),
+    ):
+        assert resolve_instance(flag=flag, environ=environ, cwd=cwd, global_owner=unwanted).root == here
+    with pytest.raises(InstanceNotFoundError):
+        resolve_instance(flag="nowhere", environ={}, cwd=tmp_path, global_owner=unwanted)
+    found = resolve_instance(flag=None, environ={}, cwd=tmp_path, global_owner=lambda: there)
+    assert (found.root, found.source) == (there, "global-owner")
+
+
 def test_a_home_folder_with_rawr_data_is_no_instance(tmp_path: Path) -> None:
     (tmp_path / ".rawr").mkdir()
     (tmp_path / ".rawr" / "instance.json").write_text("{}")
