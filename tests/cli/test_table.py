@@ -54,7 +54,18 @@ def test_the_help_of_a_group_lists_its_children_and_fits_a_terminal(path: tuple[
 @pytest.mark.parametrize("path", TABLE.commands, ids=" ".join)
 def test_every_command_takes_the_base_flags(path: tuple[str, ...]) -> None:
     taken = {name for option in load(TABLE.commands[path]).params for name in option.opts}
-    assert taken >= {"--json", "--instance", "-I", "--quiet", "-y", "--yes", "--dry-run", "-h", "--help"}
+    assert taken >= {
+        "--json",
+        "--instance",
+        "-I",
+        "--global-owner",
+        "--quiet",
+        "-y",
+        "--yes",
+        "--dry-run",
+        "-h",
+        "--help",
+    }
 
 
 def test_the_short_way_to_help_says_what_click_would() -> None:
@@ -108,6 +119,7 @@ FRAMEWORKS = ("apsw", "httpx", "inngest", "jinja2", "jsonschema_rs", "pydantic",
         ["down"],
         ["state", "show"],
         ["token", "list"],
+        ["instance", "current"],
         ["plugins", "web", "list"],
         ["workflow", "coord", "create", "--id", "x", "--dry-run"],
     ],

@@ -51,6 +51,7 @@ class Invocation:
         self.yes = False
         self.dry_run = False
         self.instance_given: str | None = None
+        self.global_owner = False
         self.warnings: list[str] = []
         self.leave_at_once = False
         """Set when threads are still at work that must not keep the process from ending."""
@@ -65,6 +66,8 @@ class Invocation:
                 pass  # was seen before parsing
             case "instance":
                 self.instance_given = str(value)
+            case "global_owner":
+                self.global_owner = True
             case "quiet":
                 self.quiet = True
             case "yes":
@@ -85,22 +88,35 @@ class Invocation:
             return Path(self.environ.get("PWD", os.sep))
 
     @property
+    def home(self) -> Path:
+        """The user's folder: `HOME`, else what the system knows. Not absolute when neither says a path."""
+        from pathlib import Path
+
+        return Path(self.environ.get("HOME") or os.path.expanduser("~"))
+
+    @property
     def instance(self) -> Instance:
         """The instance, found and identified once.
 
         Raises:
-            InstanceNotFoundError, CorruptFileError, StorageError
+            InstanceNotFoundError, GlobalOwnerError, CorruptFileError, StorageError
         """
         if self._instance is None:
             self._instance = self._identified()
         return self._instance
 
     def resolve(self) -> ResolvedInstance:
-        """Where the instance is, without reading or making its identity. Raises InstanceNotFoundError."""
+        """Where the instance is, without reading or making its identity.
+
+        Raises:
+            InstanceNotFoundError, GlobalOwnerError
+        """
         from rawr.workspace.root import resolve_instance
 
         if self.resolved is None:
-            self.resolved = resolve_instance(flag=self.instance_given, environ=self.environ, cwd=self.cwd)
+            self.resolved = resolve_instance(
+                flag=self.instance_given, environ=self.environ, cwd=self.cwd, global_owner=self._asked_global_owner()
+            )
             for warning in self.resolved.warnings:
                 self.warn(warning)
         return self.resolved
@@ -129,6 +145,15 @@ class Invocation:
         """Progress, for a person who waits. Never on stdout, and not for machines."""
         if not self.json and not self.quiet:
             click.echo(text, err=True)
+
+    def _asked_global_owner(self) -> Callable[[], Path] | None:
+        from rawr.workspace.root import ALLOW_GLOBAL_OWNER
+
+        if not self.global_owner and self.environ.get(ALLOW_GLOBAL_OWNER) != "1":
+            return None
+        from rawr.instance.owner import global_owner_root
+
+        return lambda: global_owner_root(self.home)
 
     def _identified(self) -> Instance:
         from rawr.clock import SystemClock, UlidSource

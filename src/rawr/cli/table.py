@@ -46,6 +46,7 @@ VERSION_FLAG: Final = Flag(("-V", "--version"), "Show the version.")
 BASE_FLAGS: Final = (
     Flag(("--json",), "Print exactly one JSON document on stdout."),
     Flag(("-I", "--instance"), "The HQ to work on; by default the one around here.", "DIR"),
+    Flag(("--global-owner",), "Outside of any HQ, work on the global owner."),
     Flag(("-q", "--quiet"), "No progress messages."),
     Flag(("-y", "--yes"), "Say yes to every question."),
     Flag(("--dry-run",), "Say what would be done, and do nothing."),
@@ -61,6 +62,9 @@ TABLE: Final = Table(
         ("open",): Command("rawr.cli.commands.open:open_", "Get a link to the console of this HQ, for a browser."),
         ("serve",): Command("rawr.cli.commands.serve:serve", "Run the server in the foreground."),
         ("init",): Command("rawr.cli.commands.init:init", "Make a folder an HQ with one small workflow."),
+        ("instance", "current"): Command(
+            "rawr.cli.commands.instance:current", "Show which HQ commands work on here, and why."
+        ),
         ("doctor",): Command("rawr.cli.commands.doctor:doctor", "Check what an HQ needs, and say what is wrong."),
         ("version",): Command("rawr.cli.commands.version:version", "Show the version of rawr."),
         ("workflow", "coord", "create"): Command(
@@ -91,6 +95,7 @@ TABLE: Final = Table(
     },
     groups={
         (): "rawr: a local-first AI headquarters.",
+        ("instance",): "This HQ among others on this machine.",
         ("workflow",): "Workflows.",
         ("workflow", "coord"): "Coordination workflows: save, check, run and trace them.",
         ("plugins",): "Plugins of this HQ.",
