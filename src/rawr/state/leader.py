@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from rawr.clock import Clock
+from rawr.errors import StorageError
 from rawr.state import model
 from rawr.state.commit import Committer, Done, Failed, Operation, Standing, read_state, was_intention
 from rawr.state.entrance import Entrance
@@ -46,6 +47,7 @@ class Leader:
         self._clock = clock
         self._line = line
         self._shares = shares
+        self._notify = notify
         self._committer = Committer(files, clock, notify)
         self._requests = RequestQueue(files.requests)
 
@@ -199,11 +201,18 @@ class Leader:
             tickets = self._line.into_commit(group.direct)
             try:
                 revision = self._carry_out(standing, group, tickets, self._fence(taking, group, lock_file))
-                if revision is not None:
-                    write_mark(descriptor, revision)
             finally:
                 self._line.out_of_commit(tickets)
-                taking.begin_anew_if_long()
+            if revision is not None:
+                self._tell(descriptor, revision, taking)
+
+    def _tell(self, descriptor: int, revision: int, taking: Taking) -> None:
+        """Tell those who wait elsewhere. One who is not told finds out when it gets the lock itself."""
+        try:
+            write_mark(descriptor, revision, self._files.kernel_lock)
+            taking.begin_anew_if_long()
+        except StorageError as error:
+            self._notify(f"revision {revision} is durable, and others could not be told: {error.message}")
 
     def _hand_out(self, standing: Standing, taking: Taking) -> None:
         """Give our own the answers that a holder left, who may have died before its commit was durable."""

@@ -8,6 +8,7 @@ behind.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,9 +79,7 @@ class Line:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._changed = threading.Condition()
-        self._waiting: list[Ticket] = []
-        self._is_led = False
+        self._begin()
 
     def join(self, operation: Operation, waits: Waits, on_answer: Callable[[], None] | None = None) -> Ticket:
         """Stand in line; does not block. `on_answer` is called once, on any thread.
@@ -94,6 +93,8 @@ class Line:
                 details={"root": str(self._root)},
                 fix="make both changes in one function, or the second one after the first",
             )
+        if self._pid != os.getpid():  # we are in a forked child: who waits and leads is in the parent
+            self._begin()
         ticket = Ticket(operation, waits, on_answer)
         with self._changed:
             self._waiting.append(ticket)
@@ -161,6 +162,12 @@ class Line:
     def refuse(self, tickets: Sequence[Ticket], error: Exception) -> None:
         for ticket in tickets:
             self.answer(ticket, Failed(error))
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._waiting: list[Ticket] = []
+        self._is_led = False
 
     def _has_to_lead(self, ticket: Ticket) -> bool:
         with self._changed:

@@ -17,9 +17,16 @@ from rawr.storage.faults import storage_fault
 _MARK: Final = struct.Struct(">QQ")  # revision, checksum
 
 
-def write_mark(descriptor: int, revision: int) -> None:
-    """For who holds the kernel lock, by its descriptor."""
-    os.pwrite(descriptor, _MARK.pack(revision, zlib.crc32(revision.to_bytes(8, "big"))), 0)
+def write_mark(descriptor: int, revision: int, path: Path) -> None:
+    """For who holds the kernel lock at `path`, by its descriptor.
+
+    Raises:
+        StorageError
+    """
+    try:
+        os.pwrite(descriptor, _MARK.pack(revision, zlib.crc32(revision.to_bytes(8, "big"))), 0)
+    except OSError as error:
+        raise storage_fault(path, "write", error) from error
 
 
 def read_mark(path: Path) -> int | None:

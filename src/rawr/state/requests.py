@@ -57,13 +57,15 @@ class Beginning(msgspec.Struct, frozen=True, kw_only=True):
 class Posted:
     """A request of this process. Close it when it is answered."""
 
-    def __init__(self, request: Request, descriptor: int) -> None:
+    def __init__(self, request: Request, descriptor: int, path: Path) -> None:
         self.request = request
         self._descriptor = descriptor
+        self._path = path
 
     def claim(self) -> bool:
         """Whether nobody will carry the request out from now on. If not, somebody is just doing it."""
-        return _try_lock(self._descriptor, _claim(self.request.key))
+        with _faults_of(self._path):
+            return _try_lock(self._descriptor, _claim(self.request.key))
 
     def close(self) -> None:
         lock.close(self._descriptor)
@@ -114,7 +116,7 @@ class RequestQueue:
         line = b"\n" + msgspec.json.encode(request) + b"\n"  # apart from a torn line before it
         if os.write(descriptor, line) != len(line):
             return None
-        return Posted(request, descriptor)
+        return Posted(request, descriptor, self._path)
 
     @contextlib.contextmanager
     def taking(self, answered: QueuePosition | None) -> Iterator[Taking]:
@@ -126,7 +128,9 @@ class RequestQueue:
         except OSError as error:
             raise storage_fault(self._path, "open", error) from error
         try:
-            yield Taking(descriptor, self._path, answered)
+            with _faults_of(self._path):
+                taking = Taking(descriptor, self._path, answered)
+            yield taking
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -145,16 +149,18 @@ class Taking:
 
     def claim(self, requests: Iterable[Request]) -> frozenset[int]:
         """Claim `requests`; the keys of those whose requesters have left."""
-        return frozenset(
-            request.key
-            for request in requests
-            if not (_try_lock(self._descriptor, _claim(request.key)) and self._waits(request))
-        )
+        with _faults_of(self._path):
+            return frozenset(
+                request.key
+                for request in requests
+                if not (_try_lock(self._descriptor, _claim(request.key)) and self._waits(request))
+            )
 
     def begin_anew_if_long(self) -> None:
         """Replace a long file by an empty one, unless somebody waits."""
-        if self._descriptor >= 0 and os.fstat(self._descriptor).st_size > SIZE_MAX // 2:
-            self._begin_anew()
+        with _faults_of(self._path):
+            if self._descriptor >= 0 and os.fstat(self._descriptor).st_size > SIZE_MAX // 2:
+                self._begin_anew()
 
     def _look(self, answered: QueuePosition | None) -> tuple[Pending, ...]:
         unread = self._unread(answered)
@@ -208,6 +214,14 @@ def _request_in(line: bytes) -> Request | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return request if request.op in ("enable", "disable") and 0 <= request.key < 1 << _KEY_BITS else None
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_fault(path, "use", error) from error
 
 
 def _presence(key: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -278,3 +280,23 @@ def test_what_killed_writers_left_is_collected(store: RepoStateStore) -> None:
     there = {path.name for path in store.files.folder.iterdir()}
     assert there.isdisjoint(left)
     assert there.issuperset(kept)
+
+
+def test_a_forked_child_can_use_a_store_whose_parent_was_just_changing_it(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, threading\nfrom rawr.state import RepoStateStore\n"
+        "store = RepoStateStore(sys.argv[1])\n"
+        "inside, on = threading.Event(), threading.Event()\n"
+        "def slow(state):\n    inside.set()\n    on.wait()\n    return state\n"
+        "changing = threading.Thread(target=store.mutate, args=(slow,))\n"
+        "changing.start()\ninside.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    store.enable('of the child')\n"
+        "    os._exit(0)\n"
+        "on.set()\nchanging.join()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == 0
+    assert RepoStateStore(tmp_path).get().plugins.enabled == ("of the child",)
