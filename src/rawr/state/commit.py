@@ -24,7 +24,8 @@ from rawr.state.files import StateFiles
 from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
 from rawr.state.mark import read_mark
 from rawr.state.model import Document, RepoState, StateCorruptError
-from rawr.storage.atomic import create_exclusive, remove, write_durable
+from rawr.state.stamp import stamp, stamped_revision
+from rawr.storage.atomic import create_exclusive, remove, remove_leftovers, write_durable
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
 
 SIZE_MAX: Final = 16 << 20
@@ -64,8 +65,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     """Of the file as it is, 0 when there never was one; 1 more than the journal's when somebody else wrote it."""
     upto: QueuePosition | None = None
-    adopted: str | None = None
-    """The text of a file that somebody else wrote, for the journal."""
+    unknown: str | None = None
+    """The text of a file that the journal does not know, for the journal."""
+    unknown_op: str = "adopt"
+    """Why it does not know it: somebody else wrote it, or a power cut took the line (`recall`)."""
     restored: Entry | None = None
     """Where `document` comes from when the file is corrupt."""
     corrupt: bytes = b""
@@ -78,11 +81,12 @@ class Committer:
         self._files = files
         self._clock = clock
         self._notify = notify
+        self._path = str(files.state)
         self.journal = Journal(files.journal)
 
     def standing(self) -> Standing:
         """Raises what reading raises: nothing can be changed then."""
-        return standing_in(self._files, read_state(self._files.state), at=self._now())
+        return standing_in(self._files, read_state(self._files.state), self.journal, at=self._now())
 
     def commit(
         self,
@@ -116,9 +120,20 @@ class Committer:
         raw = model.encode(document)
         entries = _entries(standing, changes, raw.decode(), upto or standing.upto, at)
         with self._written_ahead(entries):
-            write_durable(self._files.state, raw, mode=None, before_replacing=fence)
+            write_durable(
+                self._files.state,
+                raw,
+                mode=None,
+                before_flushing=lambda descriptor: self._stamp(descriptor, entries[-1]),
+                before_replacing=fence,
+            )
         self._compact()
         return outcomes
+
+    def _stamp(self, descriptor: int, entry: Entry) -> None:
+        """See that a power cut cannot take the revision: the file carries it, or the journal is on disk first."""
+        if not stamp(descriptor, entry.rev, entry.sha):
+            self.journal.flush()
 
     @contextlib.contextmanager
     def _written_ahead(self, entries: Sequence[Entry]) -> Iterator[None]:
@@ -148,11 +163,15 @@ class Committer:
 
     def _collect_orphans(self) -> None:
         """Remove the unfinished files of writers that were killed. Whoever could still use one is locked out."""
-        target = self._files.state.resolve() if self._files.state.is_symlink() else self._files.state
-        for folder in {self._files.folder, target.parent}:
-            for name in os.listdir(folder):
-                if is_orphan(name):
-                    remove(folder / name)
+        folder = str(self._files.folder)
+        try:
+            orphans = [name for name in os.listdir(folder) if name.endswith(".tmp") and is_orphan(name)]
+        except OSError as error:
+            raise storage_fault(self._files.folder, "list", error) from error
+        for name in orphans:
+            remove(self._files.folder / name)
+        if os.path.islink(self._path):
+            remove_leftovers(self._files.state)
 
     def _compact(self) -> None:
         try:
@@ -164,16 +183,31 @@ class Committer:
         return wire.iso_from_ms(self._clock.now_ms())
 
 
-def standing_in(files: StateFiles, raw: bytes | None, *, at: str) -> Standing:
+def standing_in(files: StateFiles, raw: bytes | None, journal: Journal, *, at: str) -> Standing:
     """`standing_of` by the journal as it is now, which belongs to `raw` for who holds the locks."""
-    durable = read_mark(files.kernel_lock) or 0
-    return standing_of(raw, Journal(files.journal).entries(), durable=durable, path=files.state, at=at)
+    return standing_of(
+        raw,
+        journal.entries(),
+        durable=read_mark(files.kernel_lock) or 0,
+        stamped=lambda sha: stamped_revision(files.state, sha),
+        path=files.state,
+        at=at,
+    )
 
 
-def standing_of(raw: bytes | None, entries: Iterator[Entry], *, durable: int, path: Path, at: str) -> Standing:
+def standing_of(
+    raw: bytes | None,
+    entries: Iterator[Entry],
+    *,
+    durable: int,
+    stamped: Callable[[str], int | None],
+    path: Path,
+    at: str,
+) -> Standing:
     """Judge the bytes of the state file by the journal, which is given newest first.
 
-    `durable` is a revision that is known to have been carried out; later ones may have been, too.
+    `durable` is a revision that is known to have been carried out; later ones may have been, too. `stamped` gives
+    the revision that the file itself carries for content of a hash, if it does.
 
     Raises:
         StateCorruptError: it is corrupt, and the journal holds nothing to restore.
@@ -197,7 +231,10 @@ def standing_of(raw: bytes | None, entries: Iterator[Entry], *, durable: int, pa
         raise
     if last is not None and last.sha == sha:
         return Standing(document=document, sha=sha, revision=revision, upto=upto)
-    return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, adopted=raw.decode())
+    own = None if sha is None else stamped(sha)
+    if own is not None and own > revision:
+        return Standing(document=document, sha=sha, revision=own, upto=upto, unknown=raw.decode(), unknown_op="recall")
+    return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, unknown=raw.decode())
 
 
 def was_intention(newest: Entry, sha: str | None, *, durable: int) -> bool:
@@ -232,9 +269,9 @@ def read_state(path: Path) -> bytes | None:
 
 def is_orphan(name: str) -> bool:
     """Whether a file in the folder of the state is an unfinished one: `.state.…tmp`, or `state.<pid>.<ms>.<n>.tmp`."""
-    if not name.endswith(".tmp"):
-        return False
-    return name.startswith(".state.") or (name.startswith("state.") and name[6:-4].replace(".", "").isdigit())
+    if name.startswith(".state."):
+        return name.endswith(".tmp")
+    return name.startswith("state.") and name.endswith(".tmp") and name[6:-4].replace(".", "").isdigit()
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
@@ -275,19 +312,19 @@ def _entries(
         text=text,
         upto=upto,
     )
-    if standing.adopted is None or standing.sha is None:
+    if standing.unknown is None or standing.sha is None:
         return [entry]
-    adoption = Entry(
+    unknown = Entry(
         rev=standing.revision,
         at=at,
         pid=pid,
-        ops=(Change(op="adopt"),),
+        ops=(Change(op=standing.unknown_op),),
         prev=None,
         sha=standing.sha,
-        text=standing.adopted,
+        text=standing.unknown,
         upto=standing.upto,
     )
-    return [adoption, entry]
+    return [unknown, entry]
 
 
 def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int) -> Path:

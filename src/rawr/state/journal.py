@@ -1,9 +1,9 @@
 """The journal of the repo state: every revision, with the whole file that it left. Knows its own file only.
 
-One line of JSON per commit, on disk before the state file is replaced. So the newest line may be an intention that
+One line of JSON per commit, written before the state file is replaced. So the newest line may be an intention that
 was never carried out; it was, exactly if the state file has the line's hash (`standing_of` decides). Lines that
 cannot be read (a torn one after a power cut) are passed over; nothing but compaction ever removes a line that
-was carried out.
+was carried out. A line survives the death of its writer; `flush` makes it survive a power cut.
 """
 
 from __future__ import annotations
@@ -67,25 +67,43 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._path = str(path)
+        self._tail: tuple[int, int, Entry] | None = None
+        """What we wrote last, with inode and size of the file after it: while both are so, it is the last line."""
 
     def append(self, entries: Sequence[Entry]) -> int:
-        """Append `entries`; on disk on return. Gives the size before, for `take_back`.
+        """Append `entries`, of which there is one at least. Gives the size before, for `take_back`.
 
         Raises:
             StorageError: nothing was appended.
         """
         data = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
-                return _append(descriptor, data)
+                before = os.fstat(descriptor)
+                size = _append(descriptor, before.st_size, data)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise storage_fault(self.path, "write", error) from error
+        self._tail = (before.st_ino, size, entries[-1])
+        return before.st_size
+
+    def flush(self) -> None:
+        """Force what was appended to disk."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise storage_fault(self.path, "flush", error) from error
 
     def take_back(self, size: int) -> None:
         """Cut the journal back to `size` bytes: what was appended since is not going to happen."""
+        self._tail = None
         try:
             os.truncate(self.path, size)
         except OSError as error:
@@ -94,14 +112,20 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Newest first, one per revision. A line that a later one superseded or that cannot be read is left out."""
         above: int | None = None
-        for line in _lines_backwards(self.path):
-            entry = _read(line)
-            if entry is not None and (above is None or entry.rev < above):
-                above = entry.rev
-                yield entry
+        if (last := self._last()) is not None:
+            above = last.rev
+            yield last
+        with _opened(self.path) as descriptor:
+            for line in () if descriptor is None else _lines_of(descriptor):
+                entry = _read(line)
+                if entry is not None and (above is None or entry.rev < above):
+                    above = entry.rev
+                    yield entry
 
     def damaged_lines(self) -> int:
-        return sum(1 for line in _lines_backwards(self.path) if line.strip() and _read(line) is None)
+        with _opened(self.path) as descriptor:
+            lines = () if descriptor is None else _lines_of(descriptor)
+            return sum(1 for line in lines if line.strip() and _read(line) is None)
 
     def size(self) -> int:
         try:
@@ -111,7 +135,7 @@ class Journal:
 
     def compact(self) -> bool:
         """Forget the oldest revisions when the journal has grown past `SIZE_MAX`; whether it had."""
-        if self.size() <= SIZE_MAX:
+        if (self._tail[1] if self._tail is not None else self.size()) <= SIZE_MAX:
             return False
         kept: list[bytes] = []
         size = 0
@@ -122,23 +146,34 @@ class Journal:
                 break
             kept.append(line)
         write_durable(self.path, b"".join(reversed(kept)))
+        self._tail = None
         return True
 
+    def _last(self) -> Entry | None:
+        """The last line, if it is known without reading it."""
+        if self._tail is None:
+            return None
+        inode, size, entry = self._tail
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return entry if (status.st_ino, status.st_size) == (inode, size) else None
 
-def _append(descriptor: int, data: bytes) -> int:
-    size = os.fstat(descriptor).st_size
+
+def _append(descriptor: int, size: int, data: bytes) -> int:
+    """Write `data` behind the `size` bytes that are there; the size after it."""
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         data = b"\n" + data  # a torn line stays a line of its own
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
     except OSError:
         with contextlib.suppress(OSError):  # the first failure is the one to tell; a torn line does no harm
             os.ftruncate(descriptor, size)
         raise
-    return size
+    return size + len(data)
 
 
 def _read(line: bytes) -> Entry | None:
@@ -149,15 +184,18 @@ def _read(line: bytes) -> Entry | None:
         return None
 
 
-def _lines_backwards(path: Path) -> Iterator[bytes]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """The journal for reading; None when there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
+        yield None
         return
     except OSError as error:
         raise storage_fault(path, "read", error) from error
     try:
-        yield from _lines_of(descriptor)
+        yield descriptor
     except OSError as error:
         raise storage_fault(path, "read", error) from error
     finally:

@@ -44,11 +44,14 @@ class LockFile:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = path
+        self._path = str(path)
         self._clock = clock
         self._stale_lock_ms = stale_lock_ms
         self._pause = pause
         self._descriptor: int | None = None  # kept open, so that nobody else can get our inode number
+        self._status: os.stat_result
         self._pid = os.getpid()
+        self._host = socket.gethostname()
         self._must_settle = False
 
     def try_hold(self) -> bool:
@@ -77,16 +80,16 @@ class LockFile:
         if self._descriptor is None or self._pid != os.getpid():
             return False  # a forked child has nothing
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            there = os.lstat(self._path)
         except OSError:
             return False
-        return os.path.samestat(there, os.fstat(self._descriptor))
+        return os.path.samestat(there, self._status)
 
     def release(self) -> None:
         """Remove the lock file if it is ours."""
         if self.is_ours():
             with contextlib.suppress(OSError):  # gone, or it stays and is known as ours when it is next seen
-                self.path.unlink()
+                os.unlink(self._path)
         self._forget()
 
     def _forget(self) -> None:
@@ -96,7 +99,7 @@ class LockFile:
 
     def _create_or_take_over(self) -> None:
         try:
-            self._descriptor = self._written(self.path)
+            self._hold(self._path)
         except FileExistsError:
             seen = look_at(self.path, self._clock)
             if seen is None or staleness(seen[0], stale_lock_ms=self._stale_lock_ms) is None:
@@ -106,7 +109,7 @@ class LockFile:
 
     def _take_over(self, stale: os.stat_result) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-        self._descriptor = self._written(temporary)
+        self._hold(str(temporary))
         try:
             if os.path.samestat(os.stat(self.path, follow_symlinks=False), stale):
                 temporary.replace(self.path)
@@ -116,22 +119,19 @@ class LockFile:
         temporary.unlink()
         self._forget()
 
-    def _written(self, path: Path) -> int:
-        note = LockNote(
-            pid=os.getpid(),
-            acquired_at=wire.iso_from_ms(self._clock.now_ms()),
-            owner=OWNER,
-            host=socket.gethostname(),
-        )
+    def _hold(self, path: str) -> None:
+        """Create the lock file at `path`, where nothing may be."""
+        note = LockNote(pid=self._pid, acquired_at=wire.iso_from_ms(self._clock.now_ms()), owner=OWNER, host=self._host)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.write(descriptor, msgspec.json.encode(note) + b"\n")
+            self._status = os.fstat(descriptor)
         except OSError:
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             raise
-        return descriptor
+        self._descriptor = descriptor
 
 
 def look_at(path: Path, clock: Clock) -> tuple[Seen, os.stat_result, Process | None] | None:

@@ -108,22 +108,23 @@ def state_of(document: Document, *, at: str) -> RepoState:
 
 def enable(document: Document, plugin_id: PluginId, *, at: str) -> Document:
     """Enabled and hence no longer disabled."""
-    plugins = state_of(document, at=at).plugins
+    plugins = document["plugins"]
+    disabled = _normal(plugins.get("disabled", []))
     return _changed(
         document,
-        enabled=_normal([*plugins.enabled, plugin_id]),
-        disabled=[other for other in plugins.disabled if other != plugin_id],
+        enabled=_normal([*plugins["enabled"], plugin_id]),
+        disabled=[other for other in disabled if other != plugin_id],
         at=at,
     )
 
 
 def disable(document: Document, plugin_id: PluginId, *, at: str) -> Document:
     """Disabled on purpose, which is more than not enabled, and hence no longer enabled."""
-    plugins = state_of(document, at=at).plugins
+    plugins = document["plugins"]
     return _changed(
         document,
-        enabled=[other for other in plugins.enabled if other != plugin_id],
-        disabled=_normal([*plugins.disabled, plugin_id]),
+        enabled=[other for other in _normal(plugins["enabled"]) if other != plugin_id],
+        disabled=_normal([*plugins.get("disabled", []), plugin_id]),
         at=at,
     )
 

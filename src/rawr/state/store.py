@@ -17,7 +17,7 @@ from rawr.state import model
 from rawr.state.commit import Done, Operation, Outcome, read_state, standing_in
 from rawr.state.faults import WithdrawnError
 from rawr.state.files import StateFiles, files_of
-from rawr.state.journal import Change
+from rawr.state.journal import Change, Journal
 from rawr.state.leader import Leader
 from rawr.state.line import Line, Ticket, Waits
 from rawr.state.model import RepoState, StateCorruptError
@@ -108,7 +108,7 @@ class RepoStateStore:
         """The state with its revision and the text of its file, which belong together. Raises as `get` does."""
         for _ in range(SNAPSHOT_TRIES):
             raw, state = self._read()
-            standing = standing_in(self.files, raw, at=self._now())
+            standing = standing_in(self.files, raw, Journal(self.files.journal), at=self._now())
             if read_state(self.files.state) == raw:  # so the journal that was read is that of this file
                 break
         return Snapshot(state=state, revision=standing.revision, text=None if raw is None else raw.decode())

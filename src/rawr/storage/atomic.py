@@ -22,13 +22,19 @@ NEW_FILE_MODE: Final = 0o644
 
 
 def write_durable(
-    path: Path, data: bytes, *, mode: int | None = 0o644, before_replacing: Callable[[], None] | None = None
+    path: Path,
+    data: bytes,
+    *,
+    mode: int | None = NEW_FILE_MODE,
+    before_flushing: Callable[[int], None] | None = None,
+    before_replacing: Callable[[], None] | None = None,
 ) -> None:
     """Replace the content of `path` by `data`; durable on return. The file ends with exactly `mode`; None keeps the
     mode that it has, and gives a new one `NEW_FILE_MODE`.
 
     A symbolic link stays one; the file that it points to is replaced. The parent directory must exist.
-    `before_replacing` runs when `data` is on disk under another name; what it raises stops the replacement.
+    `before_flushing` gets the descriptor of the new file when it holds `data`, and `before_replacing` runs when that
+    is on disk, under another name; what they raise stops the replacement.
 
     Raises:
         StorageError: a subclass that names the cause; nothing was changed and no temporary file is left.
@@ -40,10 +46,10 @@ def write_durable(
     if mode is None:
         mode = NEW_FILE_MODE if present is None else stat.S_IMODE(present)
     with _faults_of(path, "write"), _temporary(target) as temporary:
-        _write_new(temporary, data, mode)
+        _write_new(temporary, data, mode, before_flushing)
         if before_replacing is not None:
             before_replacing()
-        temporary.replace(target)
+        os.replace(temporary, target)
     sync_entry_of(target)
 
 
@@ -57,7 +63,7 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
         with _temporary(path) as temporary:
             _write_new(temporary, data, mode)
             os.link(temporary, path, follow_symlinks=False)
-            temporary.unlink()
+            os.unlink(temporary)
     except FileExistsError:
         return False
     except OSError as error:
@@ -119,18 +125,19 @@ def _target_of(path: Path) -> tuple[Path, int | None]:
 
 
 @contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A fresh name beside `target`, hence on the same file system; whatever is left under it is removed."""
-    temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp"
+def _temporary(target: Path) -> Iterator[str]:
+    """A fresh name beside `target`, hence on the same file system. After an error nothing is left under it."""
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         raise
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
+def _write_new(path: str, data: bytes, mode: int, before_flushing: Callable[[int], None] | None = None) -> None:
     # Born 0600, so that a secret is never readable by others, and given its mode exactly, whatever the umask.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -138,6 +145,8 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
         os.fchmod(descriptor, mode)
+        if before_flushing is not None:
+            before_flushing(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -150,7 +159,7 @@ def sync_entry_of(path: Path) -> None:
         DurabilityUnknownError
     """
     try:
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:

@@ -49,6 +49,16 @@ def test_what_was_appended_can_be_taken_back(journal: Journal) -> None:
     assert journal.path.read_bytes() == before
 
 
+def test_a_journal_that_others_write_too_is_read_as_it_is(journal: Journal) -> None:
+    journal.append([entry(1)])
+    Journal(journal.path).append([entry(2)])
+    assert revisions(journal) == [2, 1]
+    journal.append([entry(3)])
+    assert revisions(journal) == revisions(Journal(journal.path)) == [3, 2, 1]
+    Journal(journal.path).take_back(0)
+    assert revisions(journal) == []
+
+
 def test_a_line_of_the_same_revision_or_a_later_one_is_superseded(journal: Journal) -> None:
     journal.append([entry(1), entry(2, "old"), entry(3, "old"), entry(2, "new")])
     assert [(found.rev, found.text) for found in journal.entries()] == [(2, "new"), (1, "state 1")]
@@ -71,6 +81,7 @@ def test_a_torn_line_and_garbage_cost_nothing_else(
 def test_a_line_whose_text_was_changed_is_not_believed(journal: Journal) -> None:
     journal.append([entry(1), entry(2)])
     journal.path.write_bytes(journal.path.read_bytes().replace(b"state 2", b"state 9"))
+    journal = Journal(journal.path)
     assert revisions(journal) == [1]
     assert journal.damaged_lines() == 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from rawr import state as public
 from rawr.errors import BadInputError
 from rawr.state import PluginState, RepoState, RepoStateMutationOptions, RepoStateStore
 from rawr.state.faults import ReentrantMutationError
+from rawr.state.journal import Journal
 from rawr.state.model import StateCorruptError, StateVersionError
 from rawr.storage.lock import FileLock
 from rawr.testing.clock import FakeClock
@@ -177,7 +180,7 @@ def test_what_somebody_else_wrote_is_a_revision_of_its_own(store: RepoStateStore
     assert store.snapshot().revision == 2
     store.enable("b")
     assert store.snapshot().revision == 3
-    [ours, adopted, first] = store._leader._committer.journal.entries()
+    [ours, adopted, first] = Journal(store.files.journal).entries()
     assert [(entry.rev, entry.ops[0].op) for entry in (first, adopted, ours)] == [
         (1, "enable"),
         (2, "adopt"),
@@ -220,7 +223,7 @@ def test_an_intention_that_was_not_carried_out_does_not_count(store: RepoStateSt
     store.files.kernel_lock.write_bytes(mark)
     assert store.snapshot().revision == 1
     assert store.mutate(also("c")).revision == 2
-    assert [entry.rev for entry in store._leader._committer.journal.entries()] == [2, 1]
+    assert [entry.rev for entry in Journal(store.files.journal).entries()] == [2, 1]
     assert store.get().plugins.enabled == ("a", "c")
 
 
@@ -300,3 +303,40 @@ def test_a_forked_child_can_use_a_store_whose_parent_was_just_changing_it(tmp_pa
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=False)
     assert done.returncode == 0
     assert RepoStateStore(tmp_path).get().plugins.enabled == ("of the child",)
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="the system has no extended attributes")
+def test_a_journal_that_lost_its_last_lines_gives_no_revision_twice(store: RepoStateStore) -> None:
+    for name in ("a", "b", "c"):
+        store.enable(name)
+    lines = store.files.journal.read_bytes().splitlines(keepends=True)
+    store.files.journal.write_bytes(lines[0] + b"\0" * 50)  # what a power cut may leave
+    store.files.kernel_lock.write_bytes(b"")
+    fresh = RepoStateStore(store.root, FakeClock())
+    assert (fresh.snapshot().revision, fresh.get().plugins.enabled) == (3, ("a", "b", "c"))
+    assert fresh.mutate(also("d")).revision == 4
+    assert [(entry.rev, entry.ops[0].op) for entry in Journal(fresh.files.journal).entries()] == [
+        (4, "mutate"),
+        (3, "recall"),
+        (1, "enable"),
+    ]
+
+
+def test_where_files_carry_no_attributes_the_journal_is_forced_to_disk(
+    store: RepoStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "setxattr", unsupported, raising=False)
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.enable("a")
+    assert flushed[-3:-1] == ["state.journal", flushed[-2]]
+    assert flushed[-2].startswith(".state.json.")

@@ -1,0 +1,32 @@
+"""The revision that a state file carries outside of its content, in an extended attribute.
+
+It reaches the disk together with the content, at no extra cost. So a power cut that takes the journal's last lines,
+which are not forced to disk one by one, does not take the knowledge which revision the file is: no revision is ever
+given twice. The hash beside it ties it to the content, which somebody else may change in place.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = "user.rawr.revision"
+
+
+def stamp(descriptor: int, revision: int, sha: str) -> bool:
+    """Whether the open file carries the revision now. Not every system and file system can do that."""
+    try:
+        os.setxattr(descriptor, _NAME, f"{revision} {sha}".encode())
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def stamped_revision(path: Path, sha: str) -> int | None:
+    """The revision that the file at `path` carries for content of that hash, if it carries one."""
+    try:
+        revision, _, of = os.getxattr(path, _NAME).decode("ascii").partition(" ")
+    except (AttributeError, OSError, UnicodeDecodeError):
+        return None
+    return int(revision) if of == sha and revision.isdecimal() else None
