@@ -144,22 +144,29 @@ class Leader:
             if ticket.outcome is not None:
                 return False
             if ticket.posted is not None:
-                if not ticket.posted.claim():
-                    return False
-                for done in self._carried_out(ticket):
+                is_ours_again = ticket.posted.claim()
+                for done in self._carried_out(ticket, is_settled=is_ours_again):
                     self._line.answer(ticket, done)
+                    return False
+                if not is_ours_again:
                     return False
             return self._line.leave(ticket, error)
 
-    def _carried_out(self, ticket: Ticket) -> list[Done]:
-        """What became of a request that nobody can carry out any more: done by a holder who may be dead, or not."""
-        raw = read_state(self._files.state)
+    def _carried_out(self, ticket: Ticket, *, is_settled: bool) -> list[Done]:
+        """What became of a request whose holder may be dead, or was stopped before it could tell.
+
+        Unless it `is_settled`, as nobody can carry it out any more, only the commit that is the state now counts.
+        """
+        # The journal first: a line that is newer than what was read of the state may never be carried out.
         newest = next(self._committer.journal.entries(), None)
+        raw = read_state(self._files.state)
         if raw is None or newest is None:
             return []
+        sha = sha_of(raw)
+        if newest.sha != sha and not is_settled:
+            return []
         durable = read_mark(self._files.kernel_lock) or 0
-        settled = newest.rev - was_intention(newest, sha_of(raw), durable=durable)
-        found = self._found_in_journal([ticket], upto=settled)
+        found = self._found_in_journal([ticket], upto=newest.rev - was_intention(newest, sha, durable=durable))
         if found:
             sync_entry_of(self._files.state)
         return [done for _, done in found]
