@@ -92,8 +92,11 @@ class Leader:
         for ticket in self._line.waiting() if self._shares else ():
             change = ticket.operation.change
             if ticket.posted is None and is_shared(change):
-                ticket.mark_seen = read_mark(self._files.kernel_lock)
-                ticket.posted = self._requests.post(change.op, change.id or "")
+                mark = read_mark(self._files.kernel_lock)
+                with self._line.still():  # who leaves now must either be seen to have left or have something to claim
+                    if ticket.outcome is None:
+                        ticket.mark_seen = mark
+                        ticket.posted = self._requests.post(change.op, change.id or "")
 
     def _listen(self) -> None:
         """Hand out what holders have done for us."""
@@ -234,7 +237,8 @@ class Leader:
         pending = {item.request.key for item in taking.pending}
         for key, ticket in self._asked().items():
             if key not in pending:  # somebody removed the file of requests
-                ticket.take_back()
+                with self._line.still():
+                    ticket.take_back()
 
     def _group(self, standing: Standing, taking: Taking, *, others_first: bool) -> Group[Ticket]:
         direct = [(ticket.operation.change, ticket) for ticket in self._line.waiting() if ticket.posted is None]
