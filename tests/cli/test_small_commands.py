@@ -52,16 +52,33 @@ def test_a_bad_manifest_is_a_warning_with_its_path_and_hides_no_other_plugin(hq:
     assert str(hq.root / "plugins/web/bad") in answer.document["warnings"][0]
 
 
-def test_a_corrupt_state_is_an_error_and_stays_as_it_is(hq: Hq) -> None:
+def test_a_corrupt_state_is_an_error_for_readers_and_stays_as_it_is(hq: Hq) -> None:
     path = hq.json("state", "path").data["statePath"]
     add_web_plugin(hq, "pulse")
     hq.json("plugins", "web", "enable", "pulse")
     with open(path, "w") as file:
         file.write("{ torn")
-    for arguments in (["state", "show"], ["plugins", "web", "enable", "pulse"], ["plugins", "web", "list"]):
+    for arguments in (["state", "show"], ["plugins", "web", "list"]):
         refused = hq.json(*arguments)
         assert (refused.code, refused.error["code"]) == (1, "STATE_CORRUPT")
     with open(path) as file:
+        assert file.read() == "{ torn"
+
+
+def test_a_change_restores_a_corrupt_state_and_warns_of_it(hq: Hq) -> None:
+    path = hq.json("state", "path").data["statePath"]
+    for name in ("pulse", "tide"):
+        add_web_plugin(hq, name)
+    hq.json("plugins", "web", "enable", "pulse")
+    with open(path, "w") as file:
+        file.write("{ torn")
+    answer = hq.json("plugins", "web", "enable", "tide")
+    assert answer.data["state"]["plugins"]["enabled"] == ["@x/pulse", "@x/tide"]
+    (warning,) = answer.document["warnings"]
+    (kept,) = hq.json("state", "path").data["quarantined"]
+    assert "was corrupt" in warning
+    assert kept in warning
+    with open(kept) as file:
         assert file.read() == "{ torn"
 
 

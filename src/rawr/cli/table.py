@@ -92,6 +92,16 @@ TABLE: Final = Table(
         ("gates", "list"): Command("rawr.gates.command:list_", "List the conformance gates and what they prove."),
         ("state", "show"): Command("rawr.cli.commands.state:show", "Show which plugins are enabled."),
         ("state", "path"): Command("rawr.cli.commands.state:path", "Show where the state is kept."),
+        ("state", "history"): Command("rawr.cli.commands.state:history", "List the revisions of the state."),
+        ("state", "diff"): Command("rawr.cli.commands.state:diff", "Show what changed since a revision."),
+        ("state", "restore"): Command("rawr.cli.commands.state:restore", "Make the state what it was at a revision."),
+        ("state", "verify"): Command(
+            "rawr.cli.commands.state_care:verify", "Check the files of the state, and say who holds its lock."
+        ),
+        ("state", "repair"): Command("rawr.cli.commands.state_care:repair", "Set right what can safely be."),
+        ("state", "unlock"): Command(
+            "rawr.cli.commands.state_care:unlock", "Remove the lock file of a process that is gone."
+        ),
     },
     groups={
         (): "rawr: a local-first AI headquarters.",
@@ -102,6 +112,6 @@ TABLE: Final = Table(
         ("plugins", "web"): "Web plugins of this HQ: list, enable, disable.",
         ("token",): "API keys for /api/orpc and /api/workflows.",
         ("gates",): "Conformance gates of this HQ.",
-        ("state",): "What is enabled in this HQ.",
+        ("state",): "What is enabled in this HQ, its history and its care.",
     },
 )

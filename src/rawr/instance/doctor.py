@@ -22,6 +22,8 @@ from rawr.clock import SystemClock
 from rawr.errors import RawrError
 from rawr.instance.identity import read_identity
 from rawr.instance.layout import InstanceLayout
+from rawr.state.files import files_of
+from rawr.state.findings import findings as state_findings
 from rawr.state.store import RepoStateStore
 from rawr.storage.lock import FileLock
 from rawr.storage.processes import describe_listener
@@ -156,9 +158,8 @@ def _state(layout: InstanceLayout) -> Iterator[Finding]:
     store = RepoStateStore(layout.root, SystemClock())
     try:
         enabled = store.get().plugins.enabled
-    except RawrError as error:
-        yield _of(error, "state.unreadable")
-        return
+    except RawrError:
+        return  # the check of the state's files says it
     known = {name for plugin in discover(layout.root).plugins for name in (plugin.plugin_id, plugin.dir_name)}
     for unknown in sorted(set(enabled) - known):
         yield Finding(
@@ -168,6 +169,11 @@ def _state(layout: InstanceLayout) -> Iterator[Finding]:
             evidence={"pluginId": unknown},
             fix=f"rawr plugins web disable {unknown}",
         )
+
+
+def _state_files(layout: InstanceLayout) -> Iterator[Finding]:
+    for finding in state_findings(files_of(layout.root), SystemClock()):
+        yield Finding(**msgspec.structs.asdict(finding))
 
 
 def _databases(layout: InstanceLayout) -> Iterator[Finding]:
@@ -271,6 +277,7 @@ CHECKS: Final[dict[str, Check]] = {
     "identity": _identity,
     "config": _config,
     "state": _state,
+    "state_files": _state_files,
     "databases": _databases,
     "manifests": _manifests,
     "composition": _composition,

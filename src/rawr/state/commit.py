@@ -25,7 +25,7 @@ from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
 from rawr.state.mark import read_mark
 from rawr.state.model import Document, RepoState, StateCorruptError
 from rawr.state.stamp import stamp, stamped_revision
-from rawr.storage.atomic import create_exclusive, remove, remove_leftovers, write_durable
+from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
 
 SIZE_MAX: Final = 16 << 20
@@ -81,7 +81,6 @@ class Committer:
         self._files = files
         self._clock = clock
         self._notify = notify
-        self._path = str(files.state)
         self.journal = Journal(files.journal)
 
     def standing(self) -> Standing:
@@ -163,15 +162,8 @@ class Committer:
 
     def _collect_orphans(self) -> None:
         """Remove the unfinished files of writers that were killed. Whoever could still use one is locked out."""
-        folder = str(self._files.folder)
-        try:
-            orphans = [name for name in os.listdir(folder) if name.endswith(".tmp") and is_orphan(name)]
-        except OSError as error:
-            raise storage_fault(self._files.folder, "list", error) from error
-        for name in orphans:
-            remove(self._files.folder / name)
-        if os.path.islink(self._path):
-            remove_leftovers(self._files.state)
+        for orphan in orphans_of(self._files):
+            remove(orphan)
 
     def _compact(self) -> None:
         try:
@@ -265,6 +257,20 @@ def read_state(path: Path) -> bytes | None:
         raise storage_fault(path, "read", error) from error
     finally:
         os.close(descriptor)
+
+
+def orphans_of(files: StateFiles) -> list[Path]:
+    """Unfinished files, beside the state and beside what it links to. Some writer may be at work on one.
+
+    Raises:
+        StorageError
+    """
+    try:
+        names = [name for name in os.listdir(str(files.folder)) if name.endswith(".tmp")]
+    except OSError as error:
+        raise storage_fault(files.folder, "list", error) from error
+    orphans = [files.folder / name for name in names if is_orphan(name)]
+    return [*orphans, *leftovers_of(files.state)] if files.state.is_symlink() else orphans
 
 
 def is_orphan(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where the files of a repo state lie. Paths only; touches nothing but the links on the way to the root."""
+"""Where the files of a repo state lie. Paths only; changes nothing."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ class StateFiles(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path
     requests: Path
     """What processes that wait for the kernel lock ask of whoever holds it."""
+
+    @property
+    def quarantined(self) -> tuple[Path, ...]:
+        """What was put aside because it could not be understood, oldest first."""
+        return tuple(sorted((*self.folder.glob("state.json.corrupt-*"), *self.folder.glob("state.journal.damaged-*"))))
+
+    def journal_quarantine(self, at_ms: int) -> Path:
+        """Where a damaged journal goes, before it is written anew with the lines that can be read."""
+        return self.folder / f"state.journal.damaged-{at_ms}"
 
     def quarantine(self, at_ms: int) -> Path:
         """Where the bytes of a corrupt state go that was found at that time."""

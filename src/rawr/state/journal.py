@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One operation of a commit."""
 
     op: str
-    """enable, disable, set, mutate, restore; adopt (somebody else wrote the file), recover (it was corrupt)."""
+    """enable, disable, set, mutate, restore, repair; adopt (somebody else wrote the file), recall (a power cut
+    took the line), recover (the file was corrupt)."""
     id: str | None = None
     rev: int | None = None
     quarantine: str | None = None
@@ -126,6 +128,27 @@ class Journal:
         with _opened(self.path) as descriptor:
             lines = () if descriptor is None else _lines_of(descriptor)
             return sum(1 for line in lines if line.strip() and _read(line) is None)
+
+    def misplaced_lines(self) -> int:
+        """Lines with a greater revision than a later line has: no writer leaves such. Equal ones are repeated tries."""
+        lowest, count = math.inf, 0
+        with _opened(self.path) as descriptor:
+            for line in () if descriptor is None else _lines_of(descriptor):
+                entry = _read(line)
+                if entry is not None:
+                    count += entry.rev > lowest
+                    lowest = min(lowest, entry.rev)
+        return count
+
+    def rewrite(self) -> None:
+        """Leave only what `entries` gives. For who holds the state's lock.
+
+        Raises:
+            StorageError
+        """
+        lines = [msgspec.json.encode(entry) + b"\n" for entry in self.entries()]
+        write_durable(self.path, b"".join(reversed(lines)))
+        self._tail = None
 
     def size(self) -> int:
         try:

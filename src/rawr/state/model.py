@@ -193,7 +193,7 @@ class _Complaint:
         return StateCorruptError(
             f"{self._path} ({self._size_bytes} bytes) cannot be understood: {reason}",
             details={"path": self._path, "sizeBytes": self._size_bytes, "reason": reason},
-            fix=f"repair {self._path}, or move it away to start with no plugin enabled",
+            fix=f"rawr state repair; or correct {self._path}, or move it away to start with no plugin enabled",
         )
 
 

@@ -204,6 +204,20 @@ def create_if_missing(path: Path) -> None:
         create_exclusive(path, _beginning(), mode=0o644)
 
 
+def is_damaged(path: Path) -> bool:
+    """Whether the file is there and does not begin as it must, so that nobody would find a request in it."""
+    try:
+        with path.open("rb") as file:
+            msgspec.json.decode(file.readline(_FIRST_LINE_MAX), type=Beginning)
+    except FileNotFoundError:
+        return False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
+    return False
+
+
 def _beginning() -> bytes:
     return msgspec.json.encode(Beginning(queue=secrets.token_hex(8))) + b"\n"
 

@@ -101,12 +101,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what writers of `path` left when they were killed. Only for who excludes other writers by a lock."""
+def leftovers_of(path: Path) -> list[Path]:
+    """What writers of `path` left when they were killed, and what one that lives is at work on."""
     target, _ = _target_of(path)
-    with _faults_of(path, "tidy up beside"):
-        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+    with _faults_of(path, "look beside"):
+        return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
 def _target_of(path: Path) -> tuple[Path, int | None]:

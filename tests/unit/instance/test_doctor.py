@@ -16,6 +16,7 @@ from rawr.instance import doctor
 from rawr.instance.doctor import CHECKS, Finding, diagnose
 from rawr.instance.identity import identify
 from rawr.instance.layout import InstanceLayout
+from rawr.state.store import RepoStateStore
 from rawr.storage.lock import FileLock, free
 from rawr.testing.clock import FakeClock
 from rawr.testing.workspace import make_instance
@@ -59,15 +60,45 @@ def test_state_that_cannot_be_read_is_an_error(layout: InstanceLayout) -> None:
     (layout.data / "state").mkdir(parents=True)
     (layout.data / "state" / "state.json").write_text("{")
     finding = only(layout)
-    assert (finding.id, finding.severity) == ("state.unreadable", "error")
-    assert finding.evidence == {"code": "STATE_CORRUPT"}
+    assert (finding.id, finding.severity) == ("state.corrupt", "error")
+    assert finding.evidence["code"] == "STATE_CORRUPT"
     assert (layout.data / "state" / "state.json").read_text() == "{"
 
 
+def test_what_is_wrong_with_the_files_of_the_state_is_found_with_a_way_out(layout: InstanceLayout) -> None:
+    store = RepoStateStore(layout.root)
+    store.set(store.get())
+    store.path.write_text("{")
+    store.enable("@x/gone")
+    with store.files.journal.open("ab") as journal:
+        journal.write(b"torn")
+    (store.files.folder / ".state.json.1.aa.tmp").touch()
+    store.files.lock_file.write_text('{"pid": 999999999, "acquiredAt": "2026-01-01T00:00:00.000Z"}')
+    os.utime(store.files.lock_file, (0, 0))
+    sick = found(layout)
+    assert sick.keys() == {
+        "state.enabled_unknown_plugin",
+        "state.journal_damaged",
+        "state.lock_stale",
+        "state.orphans",
+        "state.quarantined",
+    }
+    assert all(finding.fix for finding in sick.values())
+
+
+def test_files_of_another_user_are_a_warning(layout: InstanceLayout) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    store = RepoStateStore(layout.root)
+    store.set(store.get())
+    os.chown(store.path, 12345, -1)
+    finding = only(layout)
+    assert (finding.id, finding.severity) == ("state.foreign_owner", "warning")
+    assert finding.fix == f"sudo chown {layout.root.stat().st_uid} {store.path}"
+
+
 def test_an_enabled_plugin_that_is_gone_is_a_warning_with_a_command(layout: InstanceLayout) -> None:
-    (layout.data / "state").mkdir(parents=True)
-    state = {"version": 1, "plugins": {"enabled": ["gone"], "lastUpdatedAt": "2026-01-01T00:00:00.000Z"}}
-    (layout.data / "state" / "state.json").write_text(json.dumps(state))
+    RepoStateStore(layout.root).enable("gone")
     finding = only(layout)
     assert (finding.id, finding.severity) == ("state.enabled_unknown_plugin", "warning")
     assert finding.fix == "rawr plugins web disable gone"

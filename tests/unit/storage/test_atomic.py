@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rawr.errors import StorageError
-from rawr.storage.atomic import create_exclusive, make_dir, make_private_dir, remove, remove_leftovers, write_durable
+from rawr.storage.atomic import create_exclusive, leftovers_of, make_dir, make_private_dir, remove, write_durable
 from rawr.storage.faults import (
     StorageFullError,
     StorageIsDirectoryError,
@@ -262,11 +262,10 @@ def test_removing_a_missing_file_is_fine_and_a_directory_is_not(tmp_path: Path) 
         remove(tmp_path)
 
 
-def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_found_and_nothing_else(tmp_path: Path) -> None:
     for name in (".state.json.12.ab.tmp", ".other.json.12.ab.tmp", "state.json.tmp"):
         (tmp_path / name).write_bytes(b"")
-    remove_leftovers(tmp_path / "state.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.12.ab.tmp", "state.json.tmp"]
+    assert leftovers_of(tmp_path / "state.json") == [tmp_path / ".state.json.12.ab.tmp"]
 
 
 @pytest.mark.parametrize("make", [make_dir, make_private_dir])

@@ -89,4 +89,4 @@ def _store(invocation: Invocation) -> RepoStateStore:
     from rawr.clock import SystemClock
     from rawr.state.store import RepoStateStore
 
-    return RepoStateStore(invocation.instance.root, SystemClock())
+    return RepoStateStore(invocation.instance.root, SystemClock(), notify=invocation.warn)
