@@ -61,7 +61,7 @@ def hold_and_commit(line: Connection, root: Path, stop_before: int | None) -> No
     """Get the lock, say so, wait for a word, and commit, with a stop on the way."""
     stepping = Stepping(line, stop_before)
     sys.addaudithook(stepping)
-    RepoStateStore(root).enable("of-the-holder")
+    RepoStateStore(root, options=RepoStateMutationOptions(lock_timeout_ms=60_000)).enable("of-the-holder")
     line.send(stepping.steps)
 
 
