@@ -6,6 +6,7 @@ inherits nothing from the test. It has one line to the test, whose end is how th
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -49,7 +50,9 @@ class Member:
         wait_until(lambda: _status(self.pid) in "TtZX", f"process {self.pid} does not stop")
 
     def go_on(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        """Let a suspended process go on; one that has ended needs nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL; it is dead on return."""

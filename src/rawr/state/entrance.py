@@ -7,17 +7,21 @@ was stopped does not keep the others out for ever.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from typing import Final
 
 from rawr.state.files import StateFiles
-from rawr.storage.lock import FileLock, free
+from rawr.state.mark import mark_in
+from rawr.storage.lock import FileLock, close, free
 
 PATIENCE_S: Final = 0.1
 RESPECT_S: Final = 1.0
 """How long the turnstile keeps anybody out."""
 BACKOFF_MIN_S: Final = 0.001
+LOOK_AGAIN_S: Final = 0.005
+"""At the turnstile, for who stands behind it."""
 
 
 class Entrance:
@@ -25,9 +29,12 @@ class Entrance:
 
     def __init__(self, files: StateFiles) -> None:
         self._lock = FileLock(files.kernel_lock)
+        self._path = str(files.kernel_lock)
         self._turnstile = FileLock(files.turnstile)
+        self._descriptor: int | None = None
         self._turn: int | None = None
         self._since_s = time.monotonic()
+        self._behind_until_s = 0.0
         self._backoff_s = BACKOFF_MIN_S
 
     def try_pass(self) -> int | None:
@@ -38,7 +45,19 @@ class Entrance:
         """
         if self._turn is None and self._has_to_stay_behind():
             return None
-        return self._lock.try_hold()
+        if self._descriptor is None:
+            self._descriptor = self._lock.open()
+        if not self._lock.try_lock(self._descriptor):
+            return None
+        descriptor, self._descriptor = self._descriptor, None
+        if self._is_in_place(descriptor):
+            return descriptor
+        free(descriptor)  # somebody removed the folder under us: that is a lock which nobody else knows
+        return None
+
+    def mark(self) -> int | None:
+        """The mark of the last durable commit, as `mark.read_mark`."""
+        return None if self._descriptor is None else mark_in(self._descriptor)
 
     def back_off(self, at_most_s: float) -> None:
         """Sleep until the next attempt makes sense, and no longer than `at_most_s`, in seconds."""
@@ -50,13 +69,28 @@ class Entrance:
         time.sleep(min(at_most_s, pause_s))
 
     def close(self) -> None:
+        if self._descriptor is not None:
+            close(self._descriptor)
+            self._descriptor = None
         if self._turn is not None:
             free(self._turn)
             self._turn = None
 
     def _has_to_stay_behind(self) -> bool:
-        waited_s = time.monotonic() - self._since_s
-        if waited_s < PATIENCE_S:
-            return self._turnstile.is_held()
-        self._turn = self._turnstile.try_hold()
-        return self._turn is None and waited_s < RESPECT_S
+        now_s = time.monotonic()
+        waited_s = now_s - self._since_s
+        if waited_s >= PATIENCE_S:
+            self._turn = self._turnstile.try_hold()
+            return self._turn is None and waited_s < RESPECT_S
+        if now_s < self._behind_until_s:
+            return True
+        if not self._turnstile.is_held():
+            return False
+        self._behind_until_s = now_s + LOOK_AGAIN_S
+        return True
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False

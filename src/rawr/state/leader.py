@@ -65,7 +65,7 @@ class Leader:
                         free(descriptor)
                 else:
                     self._ask()
-                    self._listen()
+                    self._listen(entrance.mark())
                     self._expire()
                     if mine.outcome is None:
                         entrance.back_off(self._pause_max_s(mine))
@@ -98,11 +98,9 @@ class Leader:
                         ticket.mark_seen = mark
                         ticket.posted = self._requests.post(change.op, change.id or "")
 
-    def _listen(self) -> None:
-        """Hand out what holders have done for us."""
-        asked = list(self._asked().values())
-        mark = read_mark(self._files.kernel_lock) if asked else None
-        news = [ticket for ticket in asked if ticket.mark_seen != mark]
+    def _listen(self, mark: int | None) -> None:
+        """Hand out what holders have done for us up to the revision that the mark names."""
+        news = [ticket for ticket in self._asked().values() if ticket.mark_seen != mark]
         if mark is not None and news:
             for ticket, done in self._found_in_journal(news, upto=mark):
                 self._line.answer(ticket, done)
@@ -121,8 +119,7 @@ class Leader:
                 break
             answered = [by_key[change.key] for change in entry.ops if change.key in by_key]
             if answered:
-                document = model.decode(entry.text.encode(), path=str(self._files.journal))
-                done = Done(model.state_of(document, at=entry.at), entry.rev)
+                done = Done(model.written_state(entry.text), entry.rev)
                 found += [(ticket, done) for ticket in answered]
         return found
 

@@ -30,7 +30,11 @@ def write_mark(descriptor: int, revision: int, path: Path) -> None:
 
 
 def read_mark(path: Path) -> int | None:
-    """The revision that the mark names; None when there is no mark, or a torn one."""
+    """The revision that the mark names; None when there is no mark, or a torn one.
+
+    Raises:
+        StorageError
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -38,11 +42,16 @@ def read_mark(path: Path) -> int | None:
     except OSError as error:
         raise storage_fault(path, "read", error) from error
     try:
-        raw = os.pread(descriptor, _MARK.size, 0)
+        return mark_in(descriptor)
     except OSError as error:
         raise storage_fault(path, "read", error) from error
     finally:
         os.close(descriptor)
+
+
+def mark_in(descriptor: int) -> int | None:
+    """The same, for who has the file open. Raises OSError."""
+    raw = os.pread(descriptor, _MARK.size, 0)
     if len(raw) != _MARK.size:
         return None
     revision, check = _MARK.unpack(raw)

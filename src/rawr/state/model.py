@@ -52,6 +52,18 @@ class RepoState(Wire, frozen=True, kw_only=True):
     """The real path of the instance; added for callers, never in the file."""
 
 
+class _WrittenPlugins(msgspec.Struct, rename="camel"):
+    enabled: tuple[PluginId, ...]
+    last_updated_at: str
+    disabled: tuple[PluginId, ...] = ()
+
+
+class _Written(msgspec.Struct):
+    """The part of a file that is ours; other keys are passed over."""
+
+    plugins: _WrittenPlugins
+
+
 Document = Mapping[str, JsonValue]
 """The whole file, unknown keys included, once `decode` has accepted it."""
 
@@ -104,6 +116,12 @@ def state_of(document: Document, *, at: str) -> RepoState:
             last_updated_at=plugins.get("lastUpdatedAt", at),
         ),
     )
+
+
+def written_state(text: str) -> RepoState:
+    """The state in a file that `encode` has written: what it says is in normal form."""
+    written = msgspec.json.decode(text, type=_Written)
+    return RepoState(version=VERSION, plugins=PluginState(**msgspec.structs.asdict(written.plugins)))
 
 
 def enable(document: Document, plugin_id: PluginId, *, at: str) -> Document:

@@ -60,7 +60,7 @@ class FileLock:
             LockTimeoutError: not free within `timeout_s`.
             StorageError: the lock file cannot be opened or locked.
         """
-        descriptor = self._open()
+        descriptor = self.open()
         try:
             self._wait(descriptor, timeout_s)
         except BaseException:
@@ -73,9 +73,9 @@ class FileLock:
 
     def try_hold(self) -> int | None:
         """Take the lock; the descriptor, for `free`, or None when somebody holds it."""
-        descriptor = self._open()
+        descriptor = self.open()
         try:
-            if self._try_lock(descriptor):
+            if self.try_lock(descriptor):
                 return descriptor
         except BaseException:
             close(descriptor)
@@ -100,7 +100,8 @@ class FileLock:
         with self.try_acquire() as free:
             return not free
 
-    def _open(self) -> int:
+    def open(self) -> int:
+        """A new descriptor for `try_lock`, to be closed by `close` or, once it holds the lock, by `free`."""
         try:
             try:
                 return self._opened()
@@ -117,7 +118,7 @@ class FileLock:
     def _wait(self, descriptor: int, timeout_s: float) -> None:
         started_s = time.monotonic()
         backoff_s = BACKOFF_MIN_S
-        while not self._try_lock(descriptor):
+        while not self.try_lock(descriptor):
             left_s = started_s + timeout_s - time.monotonic()
             if left_s <= 0:
                 raise self._timeout(time.monotonic() - started_s)
@@ -125,7 +126,8 @@ class FileLock:
             time.sleep(min(left_s, backoff_s * random.uniform(0.5, 1.0)))  # noqa: S311 - not a secret
             backoff_s = min(backoff_s * 2, self._backoff_max_s)
 
-    def _try_lock(self, descriptor: int) -> bool:
+    def try_lock(self, descriptor: int) -> bool:
+        """Whether the lock was free, and is held by `descriptor` now."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
