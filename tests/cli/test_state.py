@@ -89,7 +89,7 @@ def test_a_write_of_another_program_is_in_the_history_before_it_is_adopted(hq: H
     store = store_of(hq)
     store.path.write_bytes(b'{"version": 1, "plugins": {"enabled": ["\\u001b[31mx"]}}')
     newest = hq.json("state", "history").data["revisions"][0]
-    assert (newest["revision"], newest["adopted"], newest["at"]) == (4, False, None)
+    assert (newest["revision"], newest["recorded"], newest["at"]) == (4, False, None)
     assert "written by another program" in hq("state", "history").out.splitlines()[0]
     assert "\x1b" not in hq("state", "show", env={"FORCE_COLOR": "1"}).out
     assert hq.json("state", "verify").code == 0

@@ -78,7 +78,7 @@ def _content(files: StateFiles, _: Clock) -> Iterator[Finding]:
 
 def _written_by_others(files: StateFiles) -> Iterator[Finding]:
     newest = next(iter(past_of(files).revisions), None)
-    if newest is not None and not newest.is_adopted:
+    if newest is not None and not newest.is_recorded and newest.changes[0].op == "adopt":
         title = f"{files.state} was written by another program; the next change adopts that"
         evidence = {"revision": newest.revision}
         fix = "nothing to do; rawr state diff shows what changed since a revision"

@@ -8,9 +8,9 @@ import msgspec
 
 from rawr.errors import RawrError
 from rawr.state import model
-from rawr.state.commit import read_state, was_intention
+from rawr.state.commit import Standing, read_state, standing_of, was_intention
 from rawr.state.files import StateFiles
-from rawr.state.journal import Change, Entry, Journal, sha_of
+from rawr.state.journal import Change, Journal, sha_of
 from rawr.state.mark import read_mark
 from rawr.state.model import Document, StateCorruptError, StateVersionError
 from rawr.state.stamp import stamped_revision
@@ -28,11 +28,11 @@ class UnknownRevisionError(RawrError):
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     at: str | None
-    """None, as the next, when the journal has no line of it yet: somebody else wrote the file."""
+    """None, as `pid`, for a file that the journal does not know yet."""
     pid: int | None
     changes: tuple[Change, ...]
     text: str
-    is_adopted: bool = True
+    is_recorded: bool = True
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,40 +83,35 @@ def past_of(files: StateFiles) -> Past:
     """Raises StorageError."""
     for _ in range(LOOKS):
         present = read_state(files.state)
-        entries = tuple(Journal(files.journal).entries())
-        if _is_known(present, entries) or read_state(files.state) == present:
+        revisions = _revisions(files, present)
+        if read_state(files.state) == present:  # so the journal that was read is that of this file
             break
-    return Past(files=files, present=present, revisions=_revisions(files, present, entries))
+    return Past(files=files, present=present, revisions=revisions)
 
 
-def _is_known(present: bytes | None, entries: tuple[Entry, ...]) -> bool:
-    """Whether the newest line was carried out, or is what is going to be."""
-    return bool(entries) and _sha(present) in (entries[0].sha, entries[0].prev)
-
-
-def _revisions(files: StateFiles, present: bytes | None, entries: tuple[Entry, ...]) -> tuple[Revision, ...]:
-    sha = _sha(present)
-    durable = read_mark(files.kernel_lock) or 0
-    committed = entries[1:] if entries and was_intention(entries[0], sha, durable=durable) else entries
+def _revisions(files: StateFiles, present: bytes | None) -> tuple[Revision, ...]:
+    entries, durable = tuple(Journal(files.journal).entries()), read_mark(files.kernel_lock) or 0
+    sha = None if present is None else sha_of(present)
+    is_intention = bool(entries) and was_intention(entries[0], sha, durable=durable)
     recorded = tuple(
         Revision(revision=entry.rev, at=entry.at, pid=entry.pid, changes=entry.ops, text=entry.text)
-        for entry in committed
+        for entry in entries[is_intention:]
     )
-    if present is None or (committed and committed[0].sha == sha) or not _is_usable(present, str(files.state)):
-        return recorded
-    newest = committed[0].rev if committed else 0
-    number = max(newest + 1, stamped_revision(files.state, sha_of(present)) or 0)
-    written = Revision(revision=number, at=None, pid=None, changes=(), text=present.decode(), is_adopted=False)
-    return (written, *recorded)
-
-
-def _is_usable(present: bytes, path: str) -> bool:
     try:
-        model.decode(present, path=path)
+        standing = standing_of(
+            present,
+            iter(entries),
+            durable=durable,
+            stamped=lambda sha: stamped_revision(files.state, sha),
+            path=files.state,
+            at="",
+        )
     except (StateCorruptError, StateVersionError):
-        return False
-    return True
+        return recorded
+    return recorded if standing.unknown is None else (_unrecorded(standing, standing.unknown), *recorded)
 
 
-def _sha(raw: bytes | None) -> str | None:
-    return None if raw is None else sha_of(raw)
+def _unrecorded(standing: Standing, text: str) -> Revision:
+    """The file as it is, which the journal does not know: written by somebody else, or its line went in a power cut."""
+    changes = (Change(op=standing.unknown_op),)
+    return Revision(revision=standing.revision, at=None, pid=None, changes=changes, text=text, is_recorded=False)

@@ -100,10 +100,19 @@ def test_an_intention_that_was_not_carried_out_is_no_revision(store: RepoStateSt
 def test_what_another_program_wrote_is_shown_as_not_adopted_until_the_next_change(store: RepoStateStore) -> None:
     store.path.write_bytes(FOREIGN)
     newest = past_of(store.files).revisions[0]
-    assert (newest.revision, newest.at, newest.is_adopted, newest.text) == (4, None, False, FOREIGN.decode())
+    assert (newest.revision, newest.at, newest.is_recorded, newest.text) == (4, None, False, FOREIGN.decode())
     store.enable("y")
-    rows = [(row.revision, row.is_adopted, row.changes[0].op) for row in past_of(store.files).revisions[:2]]
+    rows = [(row.revision, row.is_recorded, row.changes[0].op) for row in past_of(store.files).revisions[:2]]
     assert rows == [(5, True, "enable"), (4, True, "adopt")]
+
+
+def test_a_revision_whose_line_a_power_cut_took_is_still_the_newest(store: RepoStateStore, clock: FakeClock) -> None:
+    lines = store.files.journal.read_bytes().splitlines(keepends=True)
+    store.files.journal.write_bytes(b"".join(lines[:-1]))
+    newest = past_of(store.files).revisions[0]
+    assert (newest.revision, newest.is_recorded, newest.text.encode()) == (3, False, store.path.read_bytes())
+    assert store.snapshot().revision == 3
+    assert {finding.severity for finding in findings(store.files, clock)} <= {"info"}
 
 
 def test_an_unknown_revision_is_an_error_with_the_range_that_is_there(store: RepoStateStore) -> None:

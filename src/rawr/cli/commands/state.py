@@ -56,7 +56,10 @@ def history(invocation: Invocation, limit: int) -> Outcome:
     past = _past(invocation)
     shown = past.revisions[:limit]
     data = {"revisions": [_row(revision) for revision in shown], "known": len(past.revisions)}
-    rows = [f"{row.revision:>6}  {row.at or 'not adopted yet':<24}  {_what(row)}" for row in shown]
+    rows = [
+        f"{row.revision:>6}  {row.at or 'not in the journal yet':<24}  {', '.join(map(_word, row.changes))}"
+        for row in shown
+    ]
     return Outcome(data=data, text=clean("\n".join(rows)) or "the state was never changed")
 
 
@@ -93,21 +96,17 @@ def _difference(past: Past, before: int | None, after: int | None) -> Difference
 
 def _row(revision: Revision) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(revision)
-    row["adopted"] = row.pop("is_adopted")
+    row["recorded"] = row.pop("is_recorded")
     del row["text"]
     return row
-
-
-def _what(revision: Revision) -> str:
-    if not revision.is_adopted:
-        return "written by another program"
-    return ", ".join(map(_word, revision.changes))
 
 
 def _word(change: Change) -> str:
     match change.op:
         case "adopt":
             return "written by another program"
+        case "recall":
+            return "its own changes were lost in a power cut"
         case "recover":
             return f"restored from revision {change.rev}; the corrupt bytes are in {change.quarantine}"
         case "restore":
