@@ -136,7 +136,7 @@ def _locked(files: StateFiles, clock: Clock, timeout_s: float) -> Iterator[_Held
     until_s = time.monotonic() + timeout_s
     descriptor = _waited_for(FileLock(files.kernel_lock).try_hold, files, clock, until_s, timeout_s)
     try:
-        lock_file = LockFile(files.lock_file, clock, stale_lock_ms=ORIGINAL_STALE_MS)
+        lock_file = LockFile(files, clock, stale_lock_ms=ORIGINAL_STALE_MS)
         try:
             _waited_for(lambda: lock_file.try_hold() or None, files, clock, until_s, timeout_s)
             yield _Held(descriptor, lock_file)

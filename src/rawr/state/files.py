@@ -15,6 +15,8 @@ class StateFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The state itself. Readers need nothing else."""
     lock_file: Path
     """The lock of the TypeScript rawr: a file that is there while somebody writes."""
+    lock_note: Path
+    """Who holds the kernel lock, or held it last. While a rawr of this kind writes, the lock file is a name of it."""
     kernel_lock: Path
     """Never removed. Its content is the mark of the last durable commit."""
     turnstile: Path
@@ -45,6 +47,7 @@ def files_of(root: Path | str) -> StateFiles:
         folder=folder,
         state=folder / "state.json",
         lock_file=folder / "state.lock",
+        lock_note=folder / "state.holder",
         kernel_lock=folder / "state.flock",
         turnstile=folder / "state.turn",
         journal=folder / "state.journal",

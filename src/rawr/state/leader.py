@@ -174,7 +174,7 @@ class Leader:
     # With the kernel lock.
 
     def _enter(self, descriptor: int, mine: Ticket) -> None:
-        lock_file = LockFile(self._files.lock_file, self._clock, stale_lock_ms=mine.waits.stale_lock_ms)
+        lock_file = LockFile(self._files, self._clock, stale_lock_ms=mine.waits.stale_lock_ms)
         try:
             others_first = True
             while self._holds(lock_file, mine):

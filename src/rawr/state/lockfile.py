@@ -1,10 +1,13 @@
 """The lock file of the TypeScript rawr, held in its way, so that both exclude each other on one workspace.
 
-Everybody here holds the kernel lock first; the lock file is only for those who do not know that one. They judge a
-lock stale, remove it and create their own in three steps, so a second one of them may remove the fresh lock of
-the first, or ours. Hence: we take a stale lock over by renaming ours onto it (there is never a gap), whoever saw a
-lock that they may remove waits for `SETTLE_S` before entering, and `is_ours` is asked again just before the state is
-replaced.
+Everybody here holds the kernel lock first; the lock file is only for those who do not know that one. Ours is a second
+name of a file that always says who holds the kernel lock, so it is never there without saying whose it is, and one
+that a dead process left is recognised by its inode.
+
+The others judge a lock stale, remove it and create their own in three steps, so a second one of them may remove the
+fresh lock of the first, or ours. Hence: we take a stale lock over by renaming ours onto it (there is never a gap),
+whoever saw a lock that they may remove waits for `SETTLE_S` before entering, and `is_ours` is asked again just before
+the state is replaced.
 """
 
 from __future__ import annotations
@@ -37,19 +40,19 @@ class LockFile:
 
     def __init__(
         self,
-        path: Path,
+        files: StateFiles,
         clock: Clock,
         *,
         stale_lock_ms: int,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.path = path
-        self._path = str(path)
+        self._files = files
+        self._path, self._note_path = str(files.lock_file), str(files.lock_note)
         self._clock = clock
         self._stale_lock_ms = stale_lock_ms
         self._pause = pause
-        self._descriptor: int | None = None  # kept open, so that nobody else can get our inode number
-        self._status: os.stat_result
+        self._note: os.stat_result | None = None
+        """Of the file that says that we hold it; None when we do not."""
         self._pid = os.getpid()
         self._host = socket.gethostname()
         self._must_settle = False
@@ -61,77 +64,78 @@ class LockFile:
             StorageError: it cannot be written.
         """
         try:
-            self._create_or_take_over()
+            status = self._written_note()
+            if self._link(status):
+                self._note = status
         except OSError as error:
-            self.release()
-            raise storage_fault(self.path, "write the lock", error) from error
-        if self._descriptor is not None and self._must_settle:
+            raise storage_fault(self._files.lock_file, "write the lock", error) from error
+        if self._note is not None and self._must_settle:
             self._pause(SETTLE_S)
             if not self.is_ours():
-                self._forget()
-        return self._descriptor is not None
+                self._note = None
+        return self._note is not None
 
     @property
     def was_taken(self) -> bool:
         """Whether we have taken it and not let it go. Somebody may have removed it since; `is_ours` tells."""
-        return self._descriptor is not None
+        return self._note is not None
 
     def is_ours(self) -> bool:
-        if self._descriptor is None or self._pid != os.getpid():
+        if self._note is None or self._pid != os.getpid():
             return False  # a forked child has nothing
         try:
-            there = os.lstat(self._path)
+            return os.path.samestat(os.lstat(self._path), self._note)
         except OSError:
             return False
-        return os.path.samestat(there, self._status)
 
     def release(self) -> None:
         """Remove the lock file if it is ours."""
         if self.is_ours():
             with contextlib.suppress(OSError):  # gone, or it stays and is known as ours when it is next seen
                 os.unlink(self._path)
-        self._forget()
+        self._note = None
 
-    def _forget(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _create_or_take_over(self) -> None:
+    def _written_note(self) -> os.stat_result:
+        note = LockNote(pid=self._pid, acquired_at=wire.iso_from_ms(self._clock.now_ms()), owner=OWNER, host=self._host)
+        data = msgspec.json.encode(note) + b"\n"
+        descriptor = os.open(self._note_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._hold(self._path)
-        except FileExistsError:
-            seen = look_at(self.path, self._clock)
-            if seen is None or staleness(seen[0], stale_lock_ms=self._stale_lock_ms) is None:
-                return
-            self._must_settle = self._must_settle or others_may_take_it(seen[0])
-            self._take_over(seen[1])
+            left = os.fstat(descriptor)
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
+        return left
 
-    def _take_over(self, stale: os.stat_result) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-        self._hold(str(temporary))
+    def _link(self, note: os.stat_result) -> bool:
+        """Whether the lock file is a name of the note now, which was last written when its status was `note`."""
+        with contextlib.suppress(FileExistsError):
+            os.link(self._note_path, self._path)
+            return True
+        looked = look_at(self._files.lock_file, self._clock)
+        if looked is None:
+            return False  # somebody has just let it go
+        seen, status, _ = looked
+        if os.path.samestat(status, note):  # left by one of us who died; what it says is what we have just written
+            left_ms = note.st_mtime_ns // 1_000_000
+            self._must_settle |= others_may_take_it(msgspec.structs.replace(seen, changed_ms=left_ms))
+            return True
+        if staleness(seen, stale_lock_ms=self._stale_lock_ms) is None:
+            return False
+        self._must_settle |= others_may_take_it(seen)
+        return self._took_over(status)
+
+    def _took_over(self, stale: os.stat_result) -> bool:
+        temporary = f"{self._files.folder}/.state.lock.{self._pid}.{time.monotonic_ns()}.tmp"
+        os.link(self._note_path, temporary)
         try:
-            if os.path.samestat(os.stat(self.path, follow_symlinks=False), stale):
-                temporary.replace(self.path)
-                return
+            if os.path.samestat(os.lstat(self._path), stale):
+                os.replace(temporary, self._path)
+                return True
         except FileNotFoundError:
             pass  # somebody was faster
-        temporary.unlink()
-        self._forget()
-
-    def _hold(self, path: str) -> None:
-        """Create the lock file at `path`, where nothing may be."""
-        note = LockNote(pid=self._pid, acquired_at=wire.iso_from_ms(self._clock.now_ms()), owner=OWNER, host=self._host)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(descriptor, msgspec.json.encode(note) + b"\n")
-            self._status = os.fstat(descriptor)
-        except OSError:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            raise
-        self._descriptor = descriptor
+        os.unlink(temporary)
+        return False
 
 
 def look_at(path: Path, clock: Clock) -> tuple[Seen, os.stat_result, Process | None] | None:

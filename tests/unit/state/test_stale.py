@@ -244,7 +244,7 @@ def test_a_lock_file_that_is_a_link_is_an_error_and_its_target_is_left_alone(
 
 
 def lock_file(store: RepoStateStore, pause: Callable[[float], None]) -> LockFile:
-    return LockFile(store.files.lock_file, SystemClock(), stale_lock_ms=STALE_MS, pause=pause)
+    return LockFile(store.files, SystemClock(), stale_lock_ms=STALE_MS, pause=pause)
 
 
 def test_who_takes_over_a_lock_that_others_may_remove_waits_before_it_enters(

@@ -74,7 +74,7 @@ def test_a_change_is_on_disk_byte_for_byte(store: RepoStateStore, root: Path) ->
         b'{\n  "version": 1,\n  "plugins": {\n    "enabled": [\n      "web-a",\n      "web-b"\n    ],\n'
         b'    "lastUpdatedAt": "2026-01-01T00:00:00.000Z"\n  }\n}\n'
     )
-    assert file_names(store) == ["state.flock", "state.journal", "state.json"]
+    assert file_names(store) == ["state.flock", "state.holder", "state.journal", "state.json"]
 
 
 def test_disabling_and_enabling_again(store: RepoStateStore) -> None:
