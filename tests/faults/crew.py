@@ -17,8 +17,13 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
+from rawr.state import RepoStateMutationOptions
+
 PATIENCE_S = 90.0
 """How long a test waits for a process that has work to do. Only a hanging one needs it."""
+
+PATIENT = RepoStateMutationOptions(lock_timeout_ms=60_000)
+"""For processes of which a test does not want to see that they lose patience on a busy machine."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rawr.state.aio", "rawr.storage.processes", "psutil"])

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
-from tests.faults.crew import Crew
+from tests.faults.crew import PATIENT, Crew
 
 from rawr.ids import PluginId
 from rawr.state import PluginState, RepoState, RepoStateStore, enable_plugin, mutate_repo_state_atomically
@@ -41,7 +41,9 @@ def test_forty_mutations_of_one_process_that_each_add_an_id_are_all_there_and_th
     moments = [threading.Event() if number % 5 == 0 else None for number in range(40)]
     at_once(
         [
-            partial(mutate_repo_state_atomically, tmp_path, partial(with_enabled, plugin_id=name, moment=moment))
+            partial(
+                mutate_repo_state_atomically, tmp_path, partial(with_enabled, plugin_id=name, moment=moment), PATIENT
+            )
             for name, moment in zip(names, moments, strict=True)
         ]
     )
@@ -59,7 +61,7 @@ def test_twenty_four_enablings_at_once_are_all_there_in_order(tmp_path: Path) ->
 def change_a_few_times(_: Connection, root: Path, who: int) -> None:
     """With the default timeout; half of them by what a holder can do for others, half not."""
     store = RepoStateStore(root)
-    for number in range(4):
+    for number in range(2):
         if who % 2:
             store.enable(f"{who}-{number}")
         else:
@@ -70,7 +72,7 @@ def test_nobody_of_twenty_four_processes_waits_for_longer_than_the_default_timeo
     with Crew() as crew:
         members = [crew.start(change_a_few_times, tmp_path, who) for who in range(24)]
         assert [member.ended() for member in members] == [0] * 24
-    expected = {f"{who}-{number}" for who in range(24) for number in range(4)}
+    expected = {f"{who}-{number}" for who in range(24) for number in range(2)}
     assert set(RepoStateStore(tmp_path).get().plugins.enabled) == expected
 
 
@@ -79,7 +81,7 @@ def test_nobody_of_twenty_four_processes_waits_for_longer_than_the_default_timeo
 
 def count_up(line: Connection, root: Path, who: int) -> None:
     """Replace `<who>:<count>` by the next one, in `enabled` and in `disabled`, until told to stop."""
-    store, count = RepoStateStore(root), 0
+    store, count = RepoStateStore(root, options=PATIENT), 0
 
     def one_more(state: RepoState) -> RepoState:
         others = [entry for entry in state.plugins.enabled if not entry.startswith(f"{who}:")]

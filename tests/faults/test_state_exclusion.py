@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.faults.crew import Crew, wait_until
+from tests.faults.crew import PATIENT, Crew, wait_until
 
 from rawr import state as public
 from rawr.errors import RawrError
@@ -51,7 +51,7 @@ def noting(log: int, plugin_id: str) -> public.Mutator:
 def change_in_every_way(_: Connection, root: Path, log_path: Path, who: int) -> None:
     """From two threads of one store, and from two tasks of another one."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    by_threads, by_tasks = RepoStateStore(root), RepoStateStore(root)
+    by_threads, by_tasks = RepoStateStore(root, options=PATIENT), RepoStateStore(root, options=PATIENT)
 
     def change_by(thread: int) -> None:
         for number in range(CHANGES):
@@ -115,7 +115,7 @@ def start_program_in_change(line: Connection, root: Path) -> None:
 def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_lock(
     tmp_path: Path, work: Callable[..., None]
 ) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         parent = crew.start(work, tmp_path)
         child = parent.hear()
@@ -153,7 +153,7 @@ def test_a_child_that_returns_from_a_change_holds_no_lock_and_changes_nothing(tm
         member = crew.start(leave_change_twice, tmp_path)
         assert [member.hear(), member.hear()] == ["STATE_FORKED", "made"]
         assert member.ended() == 0
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     assert store.get().plugins.enabled == ("of-the-parent",)
     assert store.snapshot().revision == 1
 
@@ -206,7 +206,7 @@ def test_a_change_within_a_change_of_one_state_is_an_error_however_it_is_made(
 def test_what_a_change_raises_is_raised_and_leaves_no_lock_and_no_trace(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     before = store.set(store.get()).state
 
     def change(_: RepoState) -> RepoState:
@@ -223,7 +223,7 @@ def test_what_a_change_raises_is_raised_and_leaves_no_lock_and_no_trace(
 
 
 def test_a_cancelled_coroutine_that_still_waits_takes_its_change_back(tmp_path: Path) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     facade = AsyncRepoState(store)
 
     async def main() -> None:
@@ -247,7 +247,7 @@ def test_a_cancelled_coroutine_that_still_waits_takes_its_change_back(tmp_path: 
 
 
 def test_a_coroutine_that_is_cancelled_while_its_change_is_committed_leaves_it_whole(tmp_path: Path) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     facade = AsyncRepoState(store)
     entered, go_on = threading.Event(), threading.Event()
 

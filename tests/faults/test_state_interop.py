@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.faults.crew import Crew, Member
+from tests.faults.crew import PATIENT, Crew, Member
 from tests.faults.original import INSIDE, JUDGED_STALE, Original, OriginalTimeoutError
 
 from rawr.ids import PluginId
@@ -41,7 +41,7 @@ def change_as_original(line: Connection, root: Path, plugin_id: str, pauses: fro
 
 
 def enable_many(line: Connection, root: Path, kind: str, names: list[str]) -> None:
-    store = RepoStateStore(root, options=RepoStateMutationOptions(lock_timeout_ms=60_000))
+    store = RepoStateStore(root, options=PATIENT)
     ways: dict[str, Callable[[str], object]] = {
         "original": Original(root).enable,
         "ours": store.enable,
@@ -79,7 +79,7 @@ def test_four_processes_of_each_kind_lose_nothing(tmp_path: Path) -> None:
     with Crew() as crew:
         members = [crew.start(enable_many, tmp_path, kind, mine) for kind, mine in zip(kinds, names, strict=True)]
         all_at_once(crew, members)
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     assert set(store.get().plugins.enabled) == {name for mine in names for name in mine}
     assert not store.files.lock_file.exists()
 
@@ -127,7 +127,7 @@ class Overtaken:
 
 def test_a_parked_original_that_removes_our_lock_is_noticed_and_our_change_made_again(tmp_path: Path) -> None:
     leave_stale_lock(tmp_path)
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         parked = crew.start(change_as_original, tmp_path, "theirs", frozenset({JUDGED_STALE}))
         assert parked.hear() == JUDGED_STALE
@@ -146,7 +146,7 @@ def test_a_parked_original_that_removes_our_lock_is_noticed_and_our_change_made_
 
 def test_our_change_waits_for_a_parked_original_that_removed_our_lock_and_is_inside(tmp_path: Path) -> None:
     leave_stale_lock(tmp_path)
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     entered = threading.Event()
     with Crew() as crew:
         parked = crew.start(change_as_original, tmp_path, "theirs", frozenset({JUDGED_STALE, INSIDE}))
@@ -174,7 +174,7 @@ def test_our_change_waits_for_a_parked_original_that_removed_our_lock_and_is_ins
 
 def test_a_parked_original_that_goes_on_after_our_change_adds_to_it(tmp_path: Path) -> None:
     leave_stale_lock(tmp_path)
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         parked = crew.start(change_as_original, tmp_path, "theirs", frozenset({JUDGED_STALE}))
         assert parked.hear() == JUDGED_STALE
@@ -186,7 +186,7 @@ def test_a_parked_original_that_goes_on_after_our_change_adds_to_it(tmp_path: Pa
 
 def test_requests_of_other_processes_survive_the_loss_of_our_lock(tmp_path: Path) -> None:
     leave_stale_lock(tmp_path)
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         parked = crew.start(change_as_original, tmp_path, "theirs", frozenset({JUDGED_STALE}))
         assert parked.hear() == JUDGED_STALE
@@ -204,7 +204,7 @@ def test_requests_of_other_processes_survive_the_loss_of_our_lock(tmp_path: Path
 
 
 def test_the_original_stays_out_while_we_change_the_state(tmp_path: Path) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
 
     def it_tries() -> None:
         note = json.loads(store.files.lock_file.read_bytes())

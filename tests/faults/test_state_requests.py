@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.faults.crew import Crew, Member, wait_until
+from tests.faults.crew import PATIENT, Crew, Member, wait_until
 
 from rawr.errors import RawrError
 from rawr.state import RepoState, RepoStateMutationOptions, RepoStateStore
@@ -62,7 +62,7 @@ def hold_and_commit(line: Connection, root: Path, stop_before: int | None) -> No
     """Get the lock, say so, wait for a word, and commit, with a stop on the way."""
     stepping = Stepping(line, stop_before)
     sys.addaudithook(stepping)
-    RepoStateStore(root, options=RepoStateMutationOptions(lock_timeout_ms=60_000)).enable("of-the-holder")
+    RepoStateStore(root, options=PATIENT).enable("of-the-holder")
     line.send(stepping.steps)
 
 
@@ -84,7 +84,7 @@ def hold_in_change(line: Connection, root: Path) -> None:
         line.recv()
         return state
 
-    RepoStateStore(root).mutate(slow)
+    RepoStateStore(root, options=PATIENT).mutate(slow)
 
 
 class Scene:
@@ -92,16 +92,15 @@ class Scene:
 
     def __init__(self, crew: Crew, root: Path, *, stop_before: int | None, timeout_ms: int) -> None:
         root.mkdir()
-        self.store = RepoStateStore(root)
+        self.store = RepoStateStore(root, options=PATIENT)
         self.holder = crew.start(hold_and_commit, root, stop_before)
         self._crew = crew
         self._timeout_ms = timeout_ms
 
-    def let_somebody_ask(self) -> None:
+    def play(self) -> None:
+        """Let somebody ask the holder, and the holder go on."""
         assert self.holder.hear() == "holding"
         self.asker = self._crew.start(ask, self.store.root, "asked-for", self._timeout_ms)
-
-    def go(self) -> None:
         wait_for_requests(self.store, "asked-for")
         self.holder.tell("go on")
 
@@ -125,8 +124,7 @@ def steps(tmp_path: Path) -> list[Step]:
     """What a holder does, undisturbed, between having the kernel lock and the end of a commit that serves another."""
     with Crew() as crew:
         scene = Scene(crew, tmp_path / "rehearsal", stop_before=None, timeout_ms=60_000)
-        scene.let_somebody_ask()
-        scene.go()
+        scene.play()
         assert scene.asker.hear()[0] == OK
         steps: list[Step] = scene.holder.hear()
     return steps
@@ -143,9 +141,8 @@ def test_a_request_that_timed_out_is_never_carried_out_wherever_its_holder_was_s
         numbers = range(first, min(first + TOGETHER, len(steps)))
         with Crew() as crew:
             scenes = [Scene(crew, tmp_path / str(number), stop_before=number, timeout_ms=1000) for number in numbers]
-            for act in (Scene.let_somebody_ask, Scene.go):
-                for scene in scenes:
-                    act(scene)
+            for scene in scenes:
+                scene.play()
             for number, scene in zip(numbers, scenes, strict=True):
                 answer = scene.asker.hear()[0]
                 scene.holder.wait_until_suspended()
@@ -166,9 +163,8 @@ def test_a_request_is_carried_out_once_wherever_its_holder_dies(tmp_path: Path, 
         scenes = [
             Scene(crew, tmp_path / str(number), stop_before=number, timeout_ms=60_000) for number in range(len(steps))
         ]
-        for act in (Scene.let_somebody_ask, Scene.go):
-            for scene in scenes:
-                act(scene)
+        for scene in scenes:
+            scene.play()
         for number, scene in enumerate(scenes):
             scene.holder.wait_until_suspended()
             scene.holder.kill()
@@ -181,7 +177,7 @@ def test_a_request_is_carried_out_once_wherever_its_holder_dies(tmp_path: Path, 
 
 
 def test_a_request_of_a_process_that_was_killed_is_not_carried_out(tmp_path: Path) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         with FileLock(store.files.kernel_lock).acquire(0):
             killed, living = (crew.start(ask, tmp_path, name, 60_000) for name in ("of-the-dead", "of-the-living"))
@@ -202,7 +198,7 @@ def asking_in_order(crew: Crew, store: RepoStateStore, count: int) -> list[Membe
 
 
 def test_requests_are_carried_out_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         with FileLock(store.files.kernel_lock).acquire(0):
             members = asking_in_order(crew, store, 5)
@@ -235,7 +231,7 @@ def made_by_a_stranger(queue: Path) -> None:
 
 @pytest.mark.parametrize("damage", [torn, zeroed, cut, replaced_by_noise, made_by_a_stranger, Path.unlink])
 def test_damage_to_the_file_of_requests_costs_nobody_a_change(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    store = RepoStateStore(tmp_path)
+    store = RepoStateStore(tmp_path, options=PATIENT)
     with Crew() as crew:
         with FileLock(store.files.kernel_lock).acquire(0):
             members = asking_in_order(crew, store, 3)
