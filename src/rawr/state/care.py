@@ -20,7 +20,7 @@ from rawr.state.files import StateFiles
 from rawr.state.findings import Finding, findings
 from rawr.state.journal import Change
 from rawr.state.lockfile import LockFile, look_at, present_holder
-from rawr.state.mark import write_mark
+from rawr.state.mark import mark_in, write_mark
 from rawr.state.requests import RequestQueue
 from rawr.state.stale import ORIGINAL_STALE_MS, OWNER, Holder, described, holder_seen, staleness
 from rawr.storage.atomic import create_exclusive, remove
@@ -176,7 +176,7 @@ def _recover(held: _Held, committer: Committer, files: StateFiles) -> None:
         if not held.lock_file.is_ours():
             raise LockFileLostError(f"{files.lock_file} was removed by somebody else", fix="rawr state repair")
 
-    standing = committer.standing()
+    standing = committer.standing(mark_in(held.descriptor, files.kernel_lock))
     operation = Operation(Change(op="repair"), lambda document, at: model.touched(document, at=at))
     (outcome,) = committer.commit(standing, [operation], upto=None, fence=fence)
     if isinstance(outcome, Failed):

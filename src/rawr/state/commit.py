@@ -22,7 +22,6 @@ from rawr.state import model
 from rawr.state.faults import ForkedInChangeError
 from rawr.state.files import StateFiles
 from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
-from rawr.state.mark import read_mark
 from rawr.state.model import Document, RepoState, StateCorruptError
 from rawr.state.stamp import stamp, stamped_revision
 from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable
@@ -83,9 +82,10 @@ class Committer:
         self._notify = notify
         self.journal = Journal(files.journal)
 
-    def standing(self) -> Standing:
-        """Raises what reading raises: nothing can be changed then."""
-        return standing_in(self._files, read_state(self._files.state), self.journal, at=self._now())
+    def standing(self, mark: int | None) -> Standing:
+        """What stands, given the mark. Raises what reading raises: nothing can be changed then."""
+        raw = read_state(self._files.state)
+        return standing_in(self._files, raw, self.journal, durable=mark or 0, at=self._now())
 
     def commit(
         self,
@@ -175,12 +175,12 @@ class Committer:
         return wire.iso_from_ms(self._clock.now_ms())
 
 
-def standing_in(files: StateFiles, raw: bytes | None, journal: Journal, *, at: str) -> Standing:
+def standing_in(files: StateFiles, raw: bytes | None, journal: Journal, *, durable: int, at: str) -> Standing:
     """`standing_of` by the journal as it is now, which belongs to `raw` for who holds the locks."""
     return standing_of(
         raw,
         journal.entries(),
-        durable=read_mark(files.kernel_lock) or 0,
+        durable=durable,
         stamped=lambda sha: stamped_revision(files.state, sha),
         path=files.state,
         at=at,
@@ -270,7 +270,7 @@ def orphans_of(files: StateFiles) -> list[Path]:
     except OSError as error:
         raise storage_fault(files.folder, "list", error) from error
     orphans = [files.folder / name for name in names if is_orphan(name)]
-    return [*orphans, *leftovers_of(files.state)] if files.state.is_symlink() else orphans
+    return [*orphans, *leftovers_of(files.state)] if os.path.islink(files.state) else orphans
 
 
 def is_orphan(name: str) -> bool:

@@ -45,19 +45,20 @@ class Entrance:
         """
         if self._turn is None and self._has_to_stay_behind():
             return None
+        was_open = self._descriptor is not None
         if self._descriptor is None:
             self._descriptor = self._lock.open()
         if not self._lock.try_lock(self._descriptor):
             return None
         descriptor, self._descriptor = self._descriptor, None
-        if self._is_in_place(descriptor):
+        if not was_open or self._is_in_place(descriptor):
             return descriptor
         free(descriptor)  # somebody removed the folder under us: that is a lock which nobody else knows
         return None
 
     def mark(self) -> int | None:
         """The mark of the last durable commit, as `mark.read_mark`."""
-        return None if self._descriptor is None else mark_in(self._descriptor)
+        return None if self._descriptor is None else mark_in(self._descriptor, self._lock.path)
 
     def back_off(self, at_most_s: float) -> None:
         """Sleep until the next attempt makes sense, and no longer than `at_most_s`, in seconds."""

@@ -84,7 +84,8 @@ class Journal:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 before = os.fstat(descriptor)
-                size = _append(descriptor, before.st_size, data)
+                ends_well = self._tail is not None and self._tail[:2] == (before.st_ino, before.st_size)
+                size = _append(descriptor, before.st_size, data, ends_well=ends_well)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -184,9 +185,9 @@ class Journal:
         return entry if (status.st_ino, status.st_size) == (inode, size) else None
 
 
-def _append(descriptor: int, size: int, data: bytes) -> int:
+def _append(descriptor: int, size: int, data: bytes, *, ends_well: bool) -> int:
     """Write `data` behind the `size` bytes that are there; the size after it."""
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+    if size and not ends_well and os.pread(descriptor, 1, size - 1) != b"\n":
         data = b"\n" + data  # a torn line stays a line of its own
     try:
         view = memoryview(data)

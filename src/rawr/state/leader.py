@@ -21,7 +21,7 @@ from rawr.state.grouping import Group, group_of, is_shared
 from rawr.state.journal import Change, sha_of
 from rawr.state.line import Line, Ticket, changing
 from rawr.state.lockfile import LockFile, present_holder
-from rawr.state.mark import read_mark, write_mark
+from rawr.state.mark import mark_in, read_mark, write_mark
 from rawr.state.requests import Request, RequestQueue, Taking
 from rawr.storage.atomic import sync_entry_of
 from rawr.storage.lock import free
@@ -201,7 +201,7 @@ class Leader:
 
     def _commit(self, descriptor: int, lock_file: LockFile, *, others_first: bool) -> None:
         """One commit of what waits, and its answers: to ours directly, to others by the mark."""
-        standing = self._committer.standing()
+        standing = self._committer.standing(mark_in(descriptor, self._files.kernel_lock))
         with self._requests.taking(standing.upto) as taking:
             self._hand_out(standing, taking)
             group = self._group(standing, taking, others_first=others_first)
@@ -255,7 +255,7 @@ class Leader:
     def _carry_out(
         self, standing: Standing, group: Group[Ticket], tickets: Sequence[Ticket], fence: Callable[[], None]
     ) -> int | None:
-        asked = self._asked()
+        asked = self._asked() if group.requests else {}
         served = [asked.get(item.request.key) for item in group.requests] + list(tickets)
         ours = [ticket for ticket in served if ticket is not None]
         operations = [operation_of(item.request) for item in group.requests]

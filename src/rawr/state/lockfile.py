@@ -102,7 +102,8 @@ class LockFile:
         try:
             left = os.fstat(descriptor)
             os.pwrite(descriptor, data, 0)
-            os.ftruncate(descriptor, len(data))
+            if left.st_size > len(data):
+                os.ftruncate(descriptor, len(data))
         finally:
             os.close(descriptor)
         return left

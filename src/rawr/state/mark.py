@@ -42,16 +42,17 @@ def read_mark(path: Path) -> int | None:
     except OSError as error:
         raise storage_fault(path, "read", error) from error
     try:
-        return mark_in(descriptor)
-    except OSError as error:
-        raise storage_fault(path, "read", error) from error
+        return mark_in(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def mark_in(descriptor: int) -> int | None:
-    """The same, for who has the file open. Raises OSError."""
-    raw = os.pread(descriptor, _MARK.size, 0)
+def mark_in(descriptor: int, path: Path) -> int | None:
+    """The same, for who has the file at `path` open."""
+    try:
+        raw = os.pread(descriptor, _MARK.size, 0)
+    except OSError as error:
+        raise storage_fault(path, "read", error) from error
     if len(raw) != _MARK.size:
         return None
     revision, check = _MARK.unpack(raw)

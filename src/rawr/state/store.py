@@ -20,6 +20,7 @@ from rawr.state.files import StateFiles, files_of
 from rawr.state.journal import Change, Journal
 from rawr.state.leader import Leader
 from rawr.state.line import Line, Ticket, Waits
+from rawr.state.mark import read_mark
 from rawr.state.model import RepoState, StateCorruptError
 
 Mutator = Callable[[RepoState], RepoState]
@@ -108,7 +109,8 @@ class RepoStateStore:
         """The state with its revision and the text of its file, which belong together. Raises as `get` does."""
         for _ in range(SNAPSHOT_TRIES):
             raw, state = self._read()
-            standing = standing_in(self.files, raw, Journal(self.files.journal), at=self._now())
+            durable = read_mark(self.files.kernel_lock) or 0
+            standing = standing_in(self.files, raw, Journal(self.files.journal), durable=durable, at=self._now())
             if read_state(self.files.state) == raw:  # so the journal that was read is that of this file
                 break
         return Snapshot(state=state, revision=standing.revision, text=None if raw is None else raw.decode())

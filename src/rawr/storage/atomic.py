@@ -45,11 +45,14 @@ def write_durable(
         raise StorageIsDirectoryError(f"cannot write {path}: is a directory", details={"path": str(path)})
     if mode is None:
         mode = NEW_FILE_MODE if present is None else stat.S_IMODE(present)
-    with _faults_of(path, "write"), _temporary(target) as temporary:
-        _write_new(temporary, data, mode, before_flushing)
-        if before_replacing is not None:
-            before_replacing()
-        os.replace(temporary, target)
+    try:
+        with _temporary(target) as temporary:
+            _write_new(temporary, data, mode, before_flushing)
+            if before_replacing is not None:
+                before_replacing()
+            os.replace(temporary, target)
+    except OSError as error:
+        raise storage_fault(path, "write", error) from error
     sync_entry_of(target)
 
 
@@ -110,17 +113,18 @@ def leftovers_of(path: Path) -> list[Path]:
 
 def _target_of(path: Path) -> tuple[Path, int | None]:
     """What a link leads to, or the path itself, and its type and mode; None when nothing is there."""
-    with _faults_of(path, "write"):
-        try:
-            present = os.lstat(path).st_mode
-            if not stat.S_ISLNK(present):
-                return path, present
-            target = path.resolve()
-            return target, os.lstat(target).st_mode
-        except FileNotFoundError:
-            return path.resolve() if path.is_symlink() else path, None
-        except RuntimeError as error:  # a loop of links, before Python 3.13
-            raise OSError(str(error)) from error
+    try:
+        present = os.lstat(path).st_mode
+        if not stat.S_ISLNK(present):
+            return path, present
+        target = path.resolve()
+        return target, os.lstat(target).st_mode
+    except FileNotFoundError:
+        return path.resolve() if path.is_symlink() else path, None
+    except RuntimeError as error:  # a loop of links, before Python 3.13
+        raise storage_fault(path, "write", OSError(str(error))) from error
+    except OSError as error:
+        raise storage_fault(path, "write", error) from error
 
 
 @contextlib.contextmanager
