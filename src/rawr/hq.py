@@ -24,8 +24,8 @@ from rawr.execution.ports import DeskHandler, DurableFunction
 from rawr.execution.program import coordination_runner
 from rawr.plugins.loader import load_workflows_plugin
 from rawr.plugins.status import module_of
-from rawr.procedures.catalog import PROCEDURES
-from rawr.procedures.contract import Capability, Procedure
+from rawr.procedures.catalog import PROCEDURES, STREAMS
+from rawr.procedures.contract import Capability, Procedure, StreamProcedure
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
 from rawr.workspace.discovery import Plugin, discover
 from rawr.workspace.manifest import PluginKind
@@ -60,6 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Workflows that plugins ship; saved when the host starts."""
     web_mounts: tuple[WebMount, ...]
     faults: tuple[PluginFault, ...] = ()
+    streams: tuple[StreamProcedure, ...] = ()
+    """Procedures that answer with values as they come; on `/rpc` only."""
 
 
 class ManifestLoadError(RawrError):
@@ -93,6 +95,7 @@ def compose(root: Path) -> Manifest:
         workflows=tuple(parts.workflows),
         web_mounts=tuple(parts.web_mounts),
         faults=(*manifest_faults, *parts.faults),
+        streams=STREAMS,
     )
 
 
@@ -216,7 +219,8 @@ def _executed(spec: ModuleSpec) -> ModuleType:
 
 def _problems(manifest: Manifest) -> Iterator[str]:
     """Why a manifest that somebody wrote cannot be mounted."""
-    yield from _twice("procedure", (procedure.rpc_path for procedure in manifest.procedures))
+    declared = (*manifest.procedures, *manifest.streams)
+    yield from _twice("procedure", (procedure.rpc_path for procedure in declared))
     yield from _twice("route", (f"{procedure.method} {procedure.path}" for procedure in manifest.procedures))
     yield from _twice("capability", (capability.name for capability in manifest.capabilities))
     yield from _twice("path prefix", (capability.path_prefix for capability in manifest.capabilities))

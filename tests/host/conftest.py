@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import pytest
+from tests.host.server_process import Server
 
 from rawr.clock import RunIdSource
 from rawr.coordination.model import Run
@@ -20,11 +21,12 @@ from rawr.execution.signing import mac, sign
 from rawr.host.app import AppParts, build_app
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
-from rawr.host.request import AsgiApp, Message, Request
+from rawr.host.request import AsgiApp, Message, Request, Scope
 from rawr.host.settings import MIB, HostSettings, Limits
+from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, WebMount
 from rawr.ids import EventId, InstanceId, PluginId
-from rawr.procedures.catalog import PROCEDURES
+from rawr.procedures.catalog import PROCEDURES, STREAMS
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Capability
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
@@ -82,17 +84,30 @@ async def _ask_async(
     body: bytes | Iterable[bytes] = b"",
     host: str | None = "127.0.0.1:3000",
 ) -> Answer:
-    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
-    if host is not None:
-        pairs.insert(0, ("host", host))
     chunks = _Chunks([body] if isinstance(body, bytes) else body)
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
+    await app(_scope(method, target, headers, host), chunks.receive, send)
+    start, *pieces = sent
+    assert start["type"] == "http.response.start"
+    assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    return Answer(
+        status=start["status"],
+        headers={name.decode(): value.decode() for name, value in start["headers"]},
+        body=b"".join(piece["body"] for piece in pieces),
+        chunks_taken=chunks.taken,
+    )
+
+
+def _scope(method: str, target: str, headers: Mapping[str, str] | HeaderPairs | None, host: str | None) -> Scope:
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
+    if host is not None:
+        pairs.insert(0, ("host", host))
     path, _, query = target.partition("?")
-    scope = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -105,27 +120,70 @@ async def _ask_async(
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 3000),
     }
-    await app(scope, chunks.receive, send)
-    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-    return Answer(
-        status=sent[0]["status"],
-        headers={name.decode(): value.decode() for name, value in sent[0]["headers"]},
-        body=sent[1]["body"],
-        chunks_taken=chunks.taken,
-    )
 
 
 class _Chunks:
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._left = iter(chunks)
+        self._has_ended = False
         self.taken = 0
 
     async def receive(self) -> Message:
+        if self._has_ended:
+            # The caller stays on the line and says nothing more.
+            await asyncio.get_running_loop().create_future()
         self.taken += 1
         chunk = next(self._left, None)
         if chunk is None:
+            self._has_ended = True
             return {"type": "http.request", "body": b"", "more_body": False}
         return {"type": "http.request", "body": chunk, "more_body": True}
+
+
+class Live:
+    """A request whose answer is read while it comes, and whose caller may hang up."""
+
+    def __init__(
+        self, app: AsgiApp, method: str, target: str, *, headers: Mapping[str, str], body: bytes = b""
+    ) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.received = b""
+        self._body = [body]
+        self._hung_up = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._task = asyncio.ensure_future(
+            app(_scope(method, target, headers, "127.0.0.1:3000"), self._receive, self._send)
+        )
+
+    async def until(self, text: str, *, times: int = 1) -> None:
+        """Wait until `text` has come so many times."""
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(lambda: self.received.count(text.encode()) >= times)
+
+    async def ended(self) -> str:
+        """Wait for the end of the answer; all of it."""
+        await asyncio.wait_for(self._task, 10)
+        return self.received.decode()
+
+    async def hang_up(self) -> None:
+        self._hung_up.set()
+        await asyncio.wait_for(self._task, 10)
+
+    async def _receive(self) -> Message:
+        if self._body:
+            return {"type": "http.request", "body": self._body.pop(), "more_body": False}
+        await self._hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            return
+        async with self._news:
+            self.received += message["body"]
+            self._news.notify_all()
 
 
 class Ask(Protocol):
@@ -231,14 +289,18 @@ class Hosted:
         self.lines: list[Mapping[str, object]] = []
         self.module = folder / "web.js"
         self.module.write_text("export const mount = () => {};\n")
+        self.store = MemoryCoordinationStore(clock)
         self.coordination = CoordinationService(
-            store=MemoryCoordinationStore(clock),
+            store=self.store,
             dispatcher=self.dispatcher,
             clock=clock,
             run_ids=RunIdSource(clock),
             base_url=lambda: BASE_URL,
         )
-        self.settings = HostSettings(limits=Limits(body_bytes=9 * MIB, ingress_body_bytes=MIB, body_s=5))
+        self.settings = HostSettings(
+            limits=Limits(body_bytes=9 * MIB, ingress_body_bytes=MIB, body_s=5, streams=3, stream_ping_s=0.02)
+        )
+        self.streams = OpenStreams(self.settings.limits.streams)
         self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=self.lines.append)
 
     def manifest(self) -> Manifest:
@@ -252,6 +314,7 @@ class Hosted:
             desk_handlers={},
             workflows=(),
             web_mounts=(mount, gone),
+            streams=STREAMS,
         )
 
     def bearer(self, *scopes: str) -> dict[str, str]:
@@ -266,7 +329,9 @@ class Hosted:
         return AppParts(
             instance_id=InstanceId("inst-test"),
             base_url=BASE_URL,
-            families=FamilyDeps(credentials=self.credentials, context=self._context, limits=self.settings.limits),
+            families=FamilyDeps(
+                credentials=self.credentials, context=self._context, limits=self.settings.limits, streams=self.streams
+            ),
             ingress=self.ingress,
             signing_keys=(ENGINE_KEY,),
             mac=mac,
@@ -289,6 +354,7 @@ class Hosted:
             caller=caller,
             request_id=request.request_id,
             correlation_id=request.correlation_id,
+            last_event_id=request.header(b"last-event-id"),
         )
 
     async def _enabled(self) -> frozenset[str]:
@@ -306,6 +372,24 @@ def clock() -> FakeClock:
 @pytest.fixture
 def hosted(tmp_path: Path, clock: FakeClock) -> Hosted:
     return Hosted(tmp_path, clock)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "instance"
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[Server]:
+    root.mkdir()
+    started = Server(root)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def live() -> type[Live]:
+    return Live
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rawr.host.serve import serve
 from rawr.host.settings import HostSettings, Limits
 from rawr.hq import Manifest
 from rawr.ids import DeskId, HandoffId, InstanceId, WorkflowId
-from rawr.procedures.catalog import PROCEDURES
+from rawr.procedures.catalog import PROCEDURES, STREAMS
 from rawr.procedures.contract import Capability
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
 
@@ -77,6 +77,7 @@ def manifest() -> Manifest:
         desk_handlers={"test.double": double, "test.wait_for_go": wait_for_go},
         workflows=(workflow("doubling", "test.double"), workflow("waiting", "test.wait_for_go", "test.wait_for_go")),
         web_mounts=(),
+        streams=STREAMS,
     )
 
 

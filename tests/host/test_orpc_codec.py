@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from rawr.errors import BadInputError
-from rawr.host.orpc_codec import Kind, MalformedEnvelopeError, Tagged, decode_envelope, encode_envelope, plain
+from rawr.host.multipart import Field
+from rawr.host.orpc_codec import MalformedEnvelopeError, decode_envelope, encode_envelope, form_envelope
+from rawr.host.orpc_values import File, Kind, Tagged, plain
 from rawr.wire import encode
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
@@ -58,6 +60,93 @@ def test_an_envelope_decodes_as_orpc_decodes_it(vector: dict[str, Any]) -> None:
     if expected != {"$": "undefined"}:
         expected = without_undefined_items(expected)
     assert described(decode_envelope(encode(vector["wire"])).value) == expected
+
+
+def value_of(shown: Any) -> Any:
+    """The value that the notation of the vectors stands for."""
+    if not isinstance(shown, dict):
+        return shown
+    inner: Any = shown.get("v")
+    match shown["$"]:
+        case "object":
+            return {key: value_of(child) for key, child in inner.items()}
+        case "array":
+            return [value_of(child) for child in inner]
+        case "set":
+            return Tagged(Kind.SET, [value_of(child) for child in inner])
+        case "map":
+            return Tagged(Kind.MAP, [[value_of(part) for part in pair] for pair in inner])
+        case "regexp":
+            return Tagged(Kind.REGEXP, f"/{inner[0]}/{inner[1]}")
+        case scalar:
+            return Tagged(Kind[scalar.upper()], inner)
+
+
+@pytest.mark.parametrize("vector", VECTORS["codec"], ids=lambda vector: str(vector["name"]))
+def test_a_value_encodes_as_orpc_encodes_it(vector: dict[str, Any]) -> None:
+    value = msgspec.UNSET if vector["value"] == {"$": "undefined"} else value_of(vector["value"])
+    assert json.loads(encode_envelope(value)) == vector["wire"]
+
+
+def test_a_value_that_is_neither_json_nor_tagged_is_a_fault_of_ours() -> None:
+    with pytest.raises(TypeError):
+        encode_envelope({"a": object()})
+
+
+TEXT = File("a.txt", "text/plain", b"hi")
+
+
+def form(document: object, *files: str | File) -> list[Field]:
+    numbered = [Field(name=str(number), value=file) for number, file in enumerate(files)]
+    return [Field(name="data", value=encode(document).decode()), *numbered]
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"json": {}, "maps": [[]]}, TEXT),
+        ({"json": {"a": {}}, "maps": [["a"]]}, {"a": TEXT}),
+        ({"json": {"a": [1, {}]}, "maps": [["a", 1]]}, {"a": [1, TEXT]}),
+        ({"json": {"a": [{}, "1"]}, "meta": [[0, "a", 1], [6, "a"]], "maps": [["a", 0]]}, None),
+        ({"json": 5, "maps": []}, 5),
+        ({"json": 5}, 5),
+    ],
+)
+def test_the_files_of_a_form_stand_where_maps_says(document: object, expected: object) -> None:
+    value = form_envelope(form(document, TEXT)).value
+    assert value == (expected or {"a": Tagged(Kind.SET, [TEXT, Tagged(Kind.BIGINT, "1")])})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [Field(name="data", value=TEXT)],
+        form(None, TEXT),
+        form({"json": {}, "maps": [[]]}),
+        form({"json": {}, "maps": [[]]}, "not a file"),
+        form({"json": {}, "maps": [[], []]}, TEXT),
+        form({"json": {}, "maps": [["a"]]}, TEXT),
+        form({"json": {}, "maps": [["__proto__"]]}, TEXT),
+        form({"json": {}, "maps": [["constructor", "prototype", "p"]]}, TEXT),
+        form({"json": {"a": {}}, "maps": [["a"], ["a", "name"]]}, TEXT, TEXT),
+        form({"json": {"a": {}}, "maps": [["a"]], "meta": [[1, "a", "name"]]}, TEXT),
+        form({"json": {"a": {}}, "maps": [["a"]], "meta": [[1, "a"]]}, TEXT),
+        form({"json": [], "maps": [[0]]}, TEXT),
+        form({"json": [1], "maps": [[True]]}, TEXT),
+        form({"json": {}, "maps": "all"}, TEXT),
+        form({"json": {}, "maps": [0]}, TEXT),
+        form({"json": {}, "maps": [[]] * 10_001}, TEXT),
+    ],
+)
+def test_a_form_that_puts_files_where_nothing_is_is_refused(fields: list[Field]) -> None:
+    with pytest.raises(MalformedEnvelopeError):
+        form_envelope(fields)
+
+
+def test_the_first_field_of_a_name_counts() -> None:
+    twice = [*form({"json": 1}), Field(name="data", value='{"json":2}')]
+    assert form_envelope(twice).value == 1
 
 
 @pytest.mark.parametrize("vector", VECTORS["hostile"], ids=lambda vector: str(vector["name"]))
@@ -111,10 +200,14 @@ def test_tagged_values_become_plain_json_where_anything_is_allowed() -> None:
     assert plain(decode_envelope(raw).value) == {"a": ["1", "2009-02-13T23:31:30.123Z"], "b": 1}
 
 
+def test_files_become_plain_json_where_anything_is_allowed() -> None:
+    assert plain([TEXT]) == [{"name": "a.txt", "type": "text/plain", "base64": "aGk="}]
+
+
 def test_regular_expressions_are_kept_as_text_and_never_compiled() -> None:
     catastrophic = "/(a+)+$/"
     value = decode_envelope(encode({"json": catastrophic, "meta": [[5]]})).value
-    assert value == Tagged(kind=Kind.REGEXP, value=catastrophic)
+    assert value == Tagged(Kind.REGEXP, catastrophic)
 
 
 def test_a_value_goes_out_in_an_envelope() -> None:

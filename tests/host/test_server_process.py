@@ -5,73 +5,19 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.host.server_process import DEADLINE_S, Server
 
 from rawr.client.http import HqClient, RemoteError, ServerNotRunningError
-from rawr.host.run_folder import RunFolder, ServerRecord
+from rawr.host.run_folder import ServerRecord
 from rawr.security.credentials import SecretsFolder
-
-PROGRAM = Path(__file__).with_name("server_program.py")
-DEADLINE_S = 40.0
-
-
-class Server:
-    def __init__(self, root: Path, port: int = 0) -> None:
-        self.root = root
-        self.run_folder = RunFolder(root / ".rawr" / "run")
-        environment = {**os.environ, "INNGEST_DEV": "1"}  # must not weaken anything
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(root), str(port)], stderr=subprocess.PIPE, env=environment
-        )
-
-    def ready(self) -> ServerRecord:
-        deadline = time.monotonic() + DEADLINE_S
-        while (record := self.run_folder.running()) is None:
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.02)
-        return record
-
-    def client(self) -> HqClient:
-        return HqClient(self.ready().url, SecretsFolder(self.root / ".rawr" / "secrets").cli_key(), timeout_s=20)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(DEADLINE_S)
-
-    def end(self) -> None:
-        """Whatever state it is in."""
-        self.process.kill()
-        self.process.wait(DEADLINE_S)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def log(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "instance"
-
-
-@pytest.fixture
-def server(root: Path) -> Iterator[Server]:
-    root.mkdir()
-    started = Server(root)
-    yield started
-    started.end()
 
 
 def finished(client: HqClient, run_id: str) -> dict[str, Any]:
@@ -197,6 +143,61 @@ def test_a_desk_that_never_ends_does_not_keep_the_server_from_stopping(server: S
     assert server.stop() == 0
     assert time.monotonic() - started < 15  # the handler itself waits for a minute
     assert server.run_folder.running() is None
+
+
+@contextlib.contextmanager
+def following(server: Server, run_id: str, *, after: int = 0) -> Iterator[Iterator[dict[str, str]]]:
+    """The events of the run as they come over the wire, field by field."""
+    port = int(server.ready().url.rpartition(":")[2])
+    key = SecretsFolder(server.root / ".rawr" / "secrets").cli_key()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "last-event-id": str(after)}
+    try:
+        connection.request("POST", "/rpc/coordination/watchRun", json.dumps({"json": {"runId": run_id}}), headers)
+        yield _events(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for raw in response:
+        name, separator, value = raw.decode().rstrip("\n").partition(": ")
+        if name:
+            event[name] = value
+        elif event and not separator:
+            yield event
+            event = {}
+
+
+def test_a_stream_that_broke_with_its_server_goes_on_at_the_next_one(server: Server, root: Path) -> None:
+    server.client().call("coordination/queueRun", {"workflowId": "waiting", "runId": "run-w"}, dict[str, Any])
+    with following(server, "run-w") as events:
+        seen = [next(event for event in events if "desk.started" in event["data"])]
+        server.process.kill()
+        server.process.wait(DEADLINE_S)
+    (root / "go").touch()
+    successor = Server(root)
+    try:
+        last = int(seen[-1]["id"])
+        with following(successor, "run-w", after=last) as events:
+            *rest, end = events
+    finally:
+        successor.end()
+    assert end == {"event": "done", "data": "{}"}
+    assert [int(event["id"]) for event in rest] == list(range(last + 1, last + 1 + len(rest)))
+    assert "run.completed" in rest[-1]["data"]
+
+
+def test_a_stopping_server_does_not_wait_for_those_who_follow_a_run(server: Server) -> None:
+    server.client().call("coordination/queueRun", {"workflowId": "waiting", "runId": "run-w"}, dict[str, Any])
+    with following(server, "run-w") as events:
+        next(event for event in events if "desk.started" in event["data"])
+        server.process.send_signal(signal.SIGTERM)
+        *_, end = events
+        assert end["event"] == "error"
+        assert "SERVICE_UNAVAILABLE" in end["data"]
+    assert server.process.wait(DEADLINE_S) == 0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -250,6 +250,14 @@ def test_a_run_id_of_another_workflow_is_refused_and_changes_nothing(bench: Benc
     assert bench(lambda store: store.list_runs(limit=10, workflow_id=WorkflowId("other"))) == []
 
 
+@pytest.mark.parametrize("from_seq", [1, 2, 3, 4])
+def test_a_timeline_can_be_read_from_any_event_on(bench: Bench, from_seq: int) -> None:
+    run_id = started(bench)
+    record(bench, run_id, desk_completed("text"))
+    found = bench(lambda store: store.timeline(run_id, from_seq=from_seq))
+    assert [event.seq for event in found] == [1, 2, 3][from_seq - 1 :]
+
+
 def test_a_run_goes_from_queued_to_completed_with_a_gapless_timeline(bench: Bench) -> None:
     run_id = started(bench)
     record(bench, run_id, fact(EventType.DESK_STARTED, "desk.started/draft/1", desk_id=DESK))

@@ -93,8 +93,11 @@ class CoordinationStore(Protocol):
         """Newest first."""
         ...
 
-    async def timeline(self, run_id: RunId) -> list[TimelineEvent]:
-        """All events of the run by `seq`, which counts from 1 without a gap. Empty for an unknown run."""
+    async def timeline(self, run_id: RunId, *, from_seq: int = 1) -> list[TimelineEvent]:
+        """The events of the run from `from_seq` on, by `seq`, which counts from 1 without a gap.
+
+        Empty for an unknown run. Costs what is returned, however long the timeline is.
+        """
         ...
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from rawr.clock import Clock, RunIdSource
 from rawr.coordination.desks import not_runnable_reasons
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import (
+    TERMINAL_STATUSES,
     EventType,
     Run,
     RunStatus,
@@ -34,6 +35,8 @@ from rawr.telemetry.contract import trace_links
 from rawr.wire import JsonValue, iso_from_ms
 
 UNDISPATCHED_BATCH: Final = 500
+WATCH_PAUSE_MIN_S: Final = 0.05
+WATCH_PAUSE_MAX_S: Final = 0.4
 
 
 class InvalidWorkflowIdError(BadInputError):
@@ -42,6 +45,12 @@ class InvalidWorkflowIdError(BadInputError):
 
 class InvalidRunIdError(BadInputError):
     code = "INVALID_RUN_ID"
+
+
+class TimelineEventNotFoundError(RawrError):
+    """Whoever says to have seen this event of the run cannot have."""
+
+    code = "TIMELINE_EVENT_NOT_FOUND"
 
 
 class WorkflowNotFoundError(RawrError):
@@ -83,6 +92,7 @@ class CoordinationService:
 
     `base_url` is asked whenever a run is queued, because a server on port 0 knows it only after binding.
     `inngest_base_url` adds a trace link to a real Inngest server; the embedded engine has no page to link to.
+    `pause` waits between two looks at a run that is watched.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class CoordinationService:
         run_ids: RunIdSource,
         base_url: Callable[[], str],
         inngest_base_url: str | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -101,6 +112,7 @@ class CoordinationService:
         self._run_ids = run_ids
         self._base_url = base_url
         self._inngest_base_url = inngest_base_url
+        self._pause = pause
 
     async def list_workflows(self) -> list[Workflow]:
         """The newest version of each, by id."""
@@ -165,6 +177,39 @@ class CoordinationService:
     async def run_timeline(self, run_id: str) -> tuple[RunId, list[TimelineEvent]]:
         run = await self.get_run(run_id)
         return run.run_id, await self._store.timeline(run.run_id)
+
+    async def watch_run(self, run_id: str, *, after_seq: int = 0) -> AsyncGenerator[TimelineEvent, None]:
+        """The events of the run after `after_seq`, those to come included; it ends with the run.
+
+        A run that is moved on by another process is followed as well: the store is asked again and again, ever
+        less often while nothing happens.
+
+        Raises:
+            InvalidRunIdError, RunNotFoundError.
+            TimelineEventNotFoundError: the run has not come to `after_seq` yet, or never will.
+        """
+        run = await self.get_run(run_id)
+        events = await self._store.timeline(run.run_id, from_seq=max(after_seq, 1))
+        if not events:
+            raise TimelineEventNotFoundError(
+                f"run {run.run_id} has no event {after_seq}", details={"runId": run.run_id, "seq": after_seq}
+            )
+        return self._events_to_the_end(run.run_id, events, after_seq)
+
+    async def _events_to_the_end(
+        self, run_id: RunId, events: list[TimelineEvent], seen: int
+    ) -> AsyncGenerator[TimelineEvent, None]:
+        pause_s = WATCH_PAUSE_MIN_S
+        while True:
+            for event in events:
+                if event.seq > seen:
+                    yield event
+                    seen = event.seq
+                if event.status in TERMINAL_STATUSES:
+                    return
+            await self._pause(pause_s)
+            events = await self._store.timeline(run_id, from_seq=seen + 1)
+            pause_s = WATCH_PAUSE_MIN_S if events else min(pause_s * 2, WATCH_PAUSE_MAX_S)
 
     async def list_runs(self, *, limit: int = 50) -> list[Run]:
         return await self._store.list_runs(limit=limit)

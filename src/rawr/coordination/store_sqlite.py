@@ -149,11 +149,12 @@ class SqliteCoordinationStore:
             return await self._runs("ORDER BY number DESC LIMIT ?", max(limit, 0))
         return await self._runs("WHERE workflow_id = ? ORDER BY number DESC LIMIT ?", workflow_id, max(limit, 0))
 
-    async def timeline(self, run_id: RunId) -> list[TimelineEvent]:
+    async def timeline(self, run_id: RunId, *, from_seq: int = 1) -> list[TimelineEvent]:
         rows = await self._database.read(
             lambda connection: connection.execute(
-                "SELECT document FROM event JOIN run ON run.number = event.run_number WHERE run_id = ? ORDER BY seq",
-                (run_id,),
+                "SELECT document FROM event JOIN run ON run.number = event.run_number "
+                "WHERE run_id = ? AND seq >= ? ORDER BY seq",
+                (run_id, from_seq),
             )
         )
         return [_event(document) for (document,) in rows]

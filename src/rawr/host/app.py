@@ -77,7 +77,7 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
         Mount(
             name="rpc",
             covers=_at_or_below(rpc.PREFIX),
-            answer=rpc.RpcFamily(manifest.procedures, parts.families),
+            answer=rpc.RpcFamily((*manifest.procedures, *manifest.streams), parts.families),
         ),
         Mount(
             name="orpc",

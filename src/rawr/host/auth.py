@@ -54,11 +54,14 @@ def bearer_secret(headers: Headers) -> str | None:
 
 def surface_label(headers: Headers) -> CallerClass | None:
     """What the caller says it is: None without a label, UNLABELED for a label that means nothing."""
-    values = header_values(headers, SURFACE_HEADER)
-    if not values:
+    if not header_values(headers, SURFACE_HEADER):
         return None
-    label = header_text(headers, SURFACE_HEADER)
-    return _LABELS.get((label or "").lower(), CallerClass.UNLABELED)
+    return label_of(header_text(headers, SURFACE_HEADER) or "")
+
+
+def label_of(text: str | None) -> CallerClass | None:
+    """What the text of a label says: None without one, UNLABELED for one that means nothing."""
+    return None if text is None else _LABELS.get(text.strip().lower(), CallerClass.UNLABELED)
 
 
 def label_keeps_rpc(label: CallerClass | None) -> bool:

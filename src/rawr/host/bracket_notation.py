@@ -37,8 +37,10 @@ class _Array(dict[int, JsonValue]):
 _Node = _Array | dict[str, JsonValue]
 
 
-def parse_bracketed(pairs: Iterable[tuple[str, str]]) -> JsonValue:
+def parse_bracketed(pairs: Iterable[tuple[str, JsonValue]]) -> JsonValue:
     """The value that the fields spell: an object, or an array when every root key is an index.
+
+    The leaves are what is given: texts, or the files of a form.
 
     Raises:
         BadInputError: nested deeper than `DEPTH_MAX`, or with more than `HOLES_MAX` empty places.
@@ -73,7 +75,7 @@ def path_segments(key: str) -> list[str]:
     return [_ESCAPE.sub(r"\1", segment) for segment in segments]
 
 
-def _insert(holder: dict[str, JsonValue], segments: list[str], value: str) -> None:
+def _insert(holder: dict[str, JsonValue], segments: list[str], value: JsonValue) -> None:
     parent: _Node = holder
     at: str = "root"
     for depth, segment in enumerate(segments):
@@ -104,7 +106,7 @@ def _as_object(node: _Array) -> dict[str, JsonValue]:
     return {str(index): child for index, child in sorted(node.items())}
 
 
-def _put_leaf(parent: _Node, at: str, value: str) -> None:
+def _put_leaf(parent: _Node, at: str, value: JsonValue) -> None:
     if isinstance(parent, _Array) and at == "":
         parent.append(value)
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -18,13 +18,16 @@ from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import bearer_secret
 from rawr.host.bracket_notation import parse_bracketed
 from rawr.host.errors import ErrorBody, error_body, scope_missing, unauthorized
-from rawr.host.orpc_codec import MalformedEnvelopeError
+from rawr.host.multipart import parse_multipart
+from rawr.host.orpc_codec import Envelope
+from rawr.host.orpc_values import plain
 from rawr.host.request import Request
 from rawr.host.responses import Response, json_response, not_found, plain_error
 from rawr.host.settings import Limits
+from rawr.host.streams import OpenStreams
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
-from rawr.procedures.invoke import input_refused, invoke
+from rawr.procedures.invoke import check_input, input_refused, invoke
 from rawr.procedures.schema_issues import SchemaIssue
 from rawr.security.policy import Caller, Family, allows
 from rawr.wire import JsonValue, decode
@@ -55,6 +58,7 @@ class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     credentials: CredentialCheck
     context: ContextSource
     limits: Limits
+    streams: OpenStreams
 
     async def read(self, request: Request) -> bytes:
         return await request.body(limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s)
@@ -108,7 +112,9 @@ async def _published(request: Request, deps: FamilyDeps, family: Family, find: C
     if not allows(caller.scopes, family, match.part):
         return plain_error(scope_missing(f"{family.value}:{match.part}"))
     request.notes.operation = match.procedure.rpc_path
-    value = _merged(match.params, await _published_data(request, deps))
+    data = await _published_data(request, deps)
+    given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
+    value = plain_input(match.procedure.input_type, given)
     return json_response(await invoke(match.procedure, deps.context(request, caller), value))
 
 
@@ -141,23 +147,36 @@ async def answered(work: Awaitable[Response], render: Callable[[ErrorBody], Resp
         return render(error_body(error))
 
 
-async def _published_data(request: Request, deps: FamilyDeps) -> JsonValue | msgspec.UnsetType:
-    """What the query of a GET or the body of anything else holds; UNSET for an empty body."""
+def plain_input(input_type: type[Any], given: Envelope) -> JsonValue | msgspec.UnsetType:
+    """The input in plain JSON. Tagged places and files fit only where the type takes anything.
+
+    Raises:
+        ProcedureFailedError: BAD_REQUEST, one of them stands elsewhere.
+    """
+    if not given.is_rich:
+        return given.value
+    check_input(input_type, given.value)
+    return plain(given.value)
+
+
+async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
+    """What the query of a GET or the body of anything else holds; no value for an empty body."""
     if request.method == "GET":
-        return parse_bracketed(query_pairs(request.query))
+        return Envelope(value=parse_bracketed(query_pairs(request.query)))
     content_type = (request.header(b"content-type") or "").lower()
     body = await deps.read(request)
     if request.header(b"content-disposition") is not None:
-        return {}  # a file has no fields
+        return Envelope(value={})  # a file has no fields
     if not content_type or content_type.startswith("application/json"):
-        return decode(body) if body else msgspec.UNSET
+        return Envelope(value=decode(body)) if body else Envelope()
     if content_type.startswith("application/x-www-form-urlencoded"):
-        return parse_bracketed(query_pairs(body.decode("utf-8", "replace")))
+        return Envelope(value=parse_bracketed(query_pairs(body.decode("utf-8", "replace"))))
     if content_type.startswith("text/plain"):
-        return body.decode("utf-8", "replace")
+        return Envelope(value=body.decode("utf-8", "replace"))
     if content_type.startswith("multipart/form-data"):
-        raise MalformedEnvelopeError("multipart bodies are not accepted: no procedure takes files")
-    return {}
+        fields = parse_multipart(body, request.header(b"content-type") or "")
+        return Envelope(value=parse_bracketed((field.name, field.value) for field in fields), is_rich=True)
+    return Envelope(value={})
 
 
 def query_pairs(query: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from rawr.errors import BadInputError, RawrError
+from rawr.host.multipart import MalformedFormError
 from rawr.host.orpc_codec import MalformedEnvelopeError
 from rawr.procedures.contract import ProcedureFailedError
 from rawr.wire import MalformedJsonError
@@ -37,6 +38,8 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "CLIENT_CLOSED_REQUEST": 499,
     "INTERNAL_SERVER_ERROR": 500,
     "CREDENTIALS_UNAVAILABLE": 503,
+    "SERVICE_UNAVAILABLE": 503,
+    "TOO_MANY_STREAMS": 503,
     "LOCK_TIMEOUT": 503,
     "STATE_LOCK_TIMEOUT": 503,
     "STORAGE_FULL": 503,
@@ -62,7 +65,7 @@ def error_body(error: Exception) -> ErrorBody:
         case ProcedureFailedError():
             data = msgspec.UNSET if error.data is None else error.data
             return ErrorBody(code=error.wire_code, status=error.status, message=error.message, data=data)
-        case MalformedJsonError() | MalformedEnvelopeError():
+        case MalformedJsonError() | MalformedEnvelopeError() | MalformedFormError():
             return ErrorBody(code="BAD_REQUEST", status=400, message=MALFORMED_REQUEST)
         case RawrError():
             return _rawr_error_body(error)

@@ -6,6 +6,7 @@ names every request, and writes one access line for each. It knows no credential
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -16,7 +17,7 @@ from rawr.clock import Clock, UlidSource
 from rawr.host.auth import Headers, header_text, header_values
 from rawr.host.errors import ErrorBody
 from rawr.host.request import AccessNotes, Receive, Request, Scope, Send
-from rawr.host.responses import Response, plain_error, text_response
+from rawr.host.responses import ByteStream, Response, plain_error, text_response
 from rawr.host.settings import HostSettings
 from rawr.wire import iso_from_ms
 
@@ -125,14 +126,46 @@ def _given_id(headers: Headers, name: bytes) -> str | None:
 
 
 async def _send(response: Response, request: Request, send: Send) -> None:
+    length = () if response.stream is not None else ((b"content-length", str(len(response.body)).encode()),)
     headers = [
         (b"content-type", response.content_type),
-        (b"content-length", str(len(response.body)).encode()),
+        *length,
         (b"x-content-type-options", b"nosniff"),
         (b"x-request-id", request.request_id.encode()),
         (b"x-correlation-id", request.correlation_id.encode()),
         *response.headers,
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.stream is not None:
+        await _send_stream(response.stream, request, send)
+        return
     body = b"" if request.method == "HEAD" else response.body
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(stream: ByteStream, request: Request, send: Send) -> None:
+    """Everything the stream gives, until it ends or the caller is gone. Sending alone would not notice the latter."""
+    sending = asyncio.create_task(_send_pieces(stream, request, send))
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        has_ended = sending.done()
+        sending.cancel()
+        gone.cancel()
+        await asyncio.wait({sending, gone})
+        await stream.aclose()
+    if has_ended:
+        await sending  # for its fault, if it had one
+
+
+async def _send_pieces(stream: ByteStream, request: Request, send: Send) -> None:
+    if request.method != "HEAD":
+        async for piece in stream:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

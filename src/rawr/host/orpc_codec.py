@@ -2,19 +2,22 @@
 
 `meta` tags places in `json` that hold what JSON cannot say (dates, big integers, sets …). It comes from the
 caller, so a tag may only touch a place that exists in the document itself; anything else refuses the whole
-request. Regular expressions are carried as text and never compiled. Files, streams and batches are not spoken.
+request. Regular expressions are carried as text and never compiled. Files come beside the document, as parts of a
+form, and `maps` says where each belongs; the same rule holds for it. No procedure answers with a file.
 """
 
 from __future__ import annotations
 
 import re
-from enum import IntEnum
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
 from rawr.errors import BadInputError
-from rawr.wire import DEPTH_MAX, JsonValue, decode
+from rawr.host.multipart import Field
+from rawr.host.orpc_values import File, Kind, Tagged
+from rawr.wire import DEPTH_MAX, JsonValue, decode, encode
 
 META_MAX: Final = 10_000
 BIGINT_DIGITS_MAX: Final = 4300
@@ -27,24 +30,6 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S")
 _INDEX: Final = re.compile(r"(0|[1-9][0-9]{0,8})\Z")
 
 
-class Kind(IntEnum):
-    BIGINT = 0
-    DATE = 1
-    NAN = 2
-    UNDEFINED = 3
-    URL = 4
-    REGEXP = 5
-    SET = 6
-    MAP = 7
-
-
-class Tagged(msgspec.Struct, frozen=True, kw_only=True):
-    """A value that JSON has no form for. It fits no JSON type, so a schema that wants a string refuses it."""
-
-    kind: Kind
-    value: JsonValue
-
-
 class MalformedEnvelopeError(BadInputError):
     code = "MALFORMED_ENVELOPE"
 
@@ -52,8 +37,8 @@ class MalformedEnvelopeError(BadInputError):
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     value: JsonValue | msgspec.UnsetType = msgspec.UNSET
     """UNSET when the envelope holds no value."""
-    is_tagged: bool = False
-    """Whether there may be `Tagged` places in the value."""
+    is_rich: bool = False
+    """Whether there may be `Tagged` places or files in the value."""
 
 
 def decode_envelope(raw: bytes) -> Envelope:
@@ -63,42 +48,77 @@ def decode_envelope(raw: bytes) -> Envelope:
         MalformedEnvelopeError: `meta` breaks a rule, or the document is `null`.
         MalformedJsonError: not JSON as we accept it.
     """
-    document = decode(raw)
+    return envelope_of(decode(raw))
+
+
+def envelope_of(document: JsonValue) -> Envelope:
+    """The same for a document that is parsed already, as the items of a batch are. The document is used up."""
+    return _opened(document, {})
+
+
+def form_envelope(fields: Sequence[Field]) -> Envelope:
+    """The value of a form whose field `data` is the envelope, and whose fields `0`, `1` … are its files.
+
+    Raises:
+        MalformedEnvelopeError: `data`, `maps` or `meta` breaks a rule, or a file that `maps` names is not there.
+        MalformedJsonError: `data` is not JSON as we accept it.
+    """
+    named: dict[str, str | File] = {}
+    for field in fields:
+        named.setdefault(field.name, field.value)
+    data = named.get("data")
+    if not isinstance(data, str):
+        raise MalformedEnvelopeError("the form has no field data")
+    return _opened(decode(data), named)
+
+
+def encode_envelope(value: object) -> bytes:
+    """`{"json":…}`, with `meta` when there are `Tagged` places in the lists and dicts of `value`; UNSET is `{}`."""
+    if value is msgspec.UNSET:
+        return b"{}"
+    try:
+        return b'{"json":' + encode(value) + b"}"
+    except TypeError:  # only a tagged place is no JSON; looking for one beforehand would cost every answer
+        meta: list[list[Any]] = []
+        json = _untagged(value, (), meta)
+        return encode({"json": json, "meta": meta} if meta else {"json": json})
+
+
+def _opened(document: JsonValue, form: dict[str, str | File]) -> Envelope:
     if document is None:
         raise MalformedEnvelopeError("the envelope is null")
     if not isinstance(document, dict):
         return Envelope()  # a bare value has no `json` in it
-    meta = document.get("meta")
-    if meta is None or meta == []:
+    maps = _tags("maps", document) if form else []
+    meta = _tags("meta", document)
+    if not maps and not meta:
         return Envelope(value=document.get("json", msgspec.UNSET))
-    if not isinstance(meta, list) or len(meta) > META_MAX:
-        raise MalformedEnvelopeError(f"meta is not a list of at most {META_MAX} tags")
     # The holder makes the root an ordinary place, so that a tag without a path needs no case of its own.
     holder: dict[str, JsonValue] = {"json": document.get("json", msgspec.UNSET)}
+    for number, path in enumerate(maps):
+        _put_file(holder, path, form.get(str(number)))
     for tag in meta:
         _apply_tag(holder, tag)
-    return Envelope(value=holder.get("json", msgspec.UNSET), is_tagged=True)
+    return Envelope(value=holder.get("json", msgspec.UNSET), is_rich=True)
 
 
-def encode_envelope(value: object) -> bytes:
-    """`{"json":…}` of a value that JSON can say."""
-    return b'{"json":' + msgspec.json.encode(value) + b"}"
+def _tags(name: str, document: dict[str, JsonValue]) -> list[JsonValue]:
+    tags = document.get(name)
+    if tags is None:
+        return []
+    if not isinstance(tags, list) or len(tags) > META_MAX or not all(isinstance(tag, list) for tag in tags):
+        raise MalformedEnvelopeError(f"{name} is not a list of at most {META_MAX} lists")
+    return tags
 
 
-def plain(value: JsonValue) -> JsonValue:
-    """`value` with every `Tagged` in its JSON form, for places whose schema takes anything."""
-    if isinstance(value, Tagged):
-        return plain(value.value)
-    if isinstance(value, dict):
-        return {key: plain(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [plain(child) for child in value]
-    return value
+def _put_file(holder: dict[str, JsonValue], path: list[JsonValue], file: str | File | None) -> None:
+    if not isinstance(file, File):
+        raise MalformedEnvelopeError("a place in maps has no file in the form")
+    parent, last = _place(holder, path)
+    parent[last] = file
 
 
-def _apply_tag(holder: dict[str, JsonValue], tag: JsonValue) -> None:
-    if not isinstance(tag, list):
-        raise MalformedEnvelopeError("a tag in meta is not a list")
+def _apply_tag(holder: dict[str, JsonValue], tag: list[JsonValue]) -> None:
     kind = _kind(tag[0]) if tag else None
     if kind is None:
         return  # a tag of a kind we do not know says nothing about our values
@@ -146,9 +166,9 @@ def _tagged_value(kind: Kind, value: JsonValue) -> JsonValue:
             return None
         case Kind.DATE:
             is_date = isinstance(value, str) and _DATE.match(value) is not None
-            return Tagged(kind=kind, value=value if is_date else None)
+            return Tagged(kind, value if is_date else None)
         case _:
-            return Tagged(kind=kind, value=value)
+            return Tagged(kind, value)
 
 
 def _fits(kind: Kind, value: JsonValue) -> bool:
@@ -178,3 +198,22 @@ def _is_regexp(text: str) -> bool:
         and set(flags) <= set("dgimsuvy")
         and not {"u", "v"} <= set(flags)
     )
+
+
+def _untagged(value: JsonValue, path: tuple[str | int, ...], meta: list[list[Any]]) -> JsonValue:
+    """`value` in JSON, its tags added to `meta`: those of the parts before that of the whole, as readers need them."""
+    match value:
+        case Tagged(kind, inner):
+            json = _untagged(inner, path, meta)
+            meta.append([kind.value, *path])
+            return json
+        case dict():
+            return {
+                key: _untagged(child, (*path, key), meta)
+                for key, child in value.items()
+                if not (isinstance(child, Tagged) and child.kind is Kind.UNDEFINED)
+            }
+        case list() | tuple():
+            return [_untagged(child, (*path, index), meta) for index, child in enumerate(value)]
+        case _:
+            return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,11 +17,21 @@ TEXT: Final = b"text/plain;charset=utf-8"
 HeaderPairs = tuple[tuple[bytes, bytes], ...]
 
 
+class ByteStream(Protocol):
+    """Pieces of a body as they come. To be closed, however many were taken."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     content_type: bytes
     body: bytes
     headers: HeaderPairs = ()
+    stream: ByteStream | None = None
+    """What follows `body`, without an end in sight."""
 
 
 def text_response(status: int, text: str, *, headers: HeaderPairs = ()) -> Response:
@@ -50,6 +61,11 @@ def enveloped_error(error: ErrorBody) -> Response:
 
 def plain_error(error: ErrorBody) -> Response:
     return json_response(error, status=error.status, headers=_advice(error))
+
+
+def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
+    headers = ((b"cache-control", b"no-store"),)
+    return Response(status=status, content_type=b"text/event-stream", body=b"", headers=headers, stream=stream)
 
 
 def _advice(error: ErrorBody) -> HeaderPairs:

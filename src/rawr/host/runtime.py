@@ -32,6 +32,7 @@ from rawr.host.dispatch import FamilyDeps
 from rawr.host.guard import AccessLog, Guard
 from rawr.host.request import Request
 from rawr.host.settings import HostSettings
+from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, PluginFault
 from rawr.ids import EventId, InstanceId
 from rawr.procedures.context import Context
@@ -57,6 +58,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """How callers are told to reach it; trace links start with it."""
     local_url: str
     """How processes of this machine reach it, when a socket is in front of it."""
+    streams: OpenStreams
+    """To be stopped before the socket is: what follows a run has no end of its own in sight."""
 
 
 @asynccontextmanager
@@ -103,6 +106,7 @@ async def open_host(
             settings=settings,
             base_url=place.base_url,
             local_url=place.local_url,
+            streams=parts.families.streams,
         )
 
 
@@ -226,6 +230,7 @@ def _app_parts(
             caller=caller,
             request_id=request.request_id,
             correlation_id=request.correlation_id,
+            last_event_id=request.header(b"last-event-id"),
         )
 
     async def enabled_plugins() -> frozenset[str]:
@@ -234,7 +239,12 @@ def _app_parts(
     return AppParts(
         instance_id=place.instance_id,
         base_url=place.base_url,
-        families=FamilyDeps(credentials=keys, context=context, limits=place.settings.limits),
+        families=FamilyDeps(
+            credentials=keys,
+            context=context,
+            limits=place.settings.limits,
+            streams=OpenStreams(place.settings.limits.streams),
+        ),
         ingress=make_ingress(
             place.manifest.functions, deps, signing_key=keys.engine, event_sink=engine, serve_origin=place.local_url
         ),

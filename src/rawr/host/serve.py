@@ -26,6 +26,7 @@ from rawr.errors import RawrError
 from rawr.host.run_folder import RunFolder, ServerRecord
 from rawr.host.runtime import Host, open_host
 from rawr.host.settings import HostSettings
+from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest
 from rawr.ids import InstanceId
 from rawr.wire import encode, iso_from_ms
@@ -131,7 +132,7 @@ async def _serve_http(
     withdraw: Callable[[], None],
 ) -> None:
     server = _Server(_config(host), on_started=announce)
-    stopping = asyncio.create_task(_stop_when_told(server, stop))
+    stopping = asyncio.create_task(_stop_when_told(server, host.streams, stop))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -175,8 +176,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
-async def _stop_when_told(server: uvicorn.Server, stop: asyncio.Event) -> None:
+async def _stop_when_told(server: uvicorn.Server, streams: OpenStreams, stop: asyncio.Event) -> None:
     await stop.wait()
+    streams.stop()
     server.should_exit = True
 
 

@@ -19,6 +19,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     header_count: int = 100
     body_s: float = 30.0
     """How long a caller may take to send its body."""
+    streams: int = 100
+    """How many callers may follow something at the same time."""
+    stream_ping_s: float = 5.0
+    """How long a stream may be silent before it says that it is alive."""
+    batch_size: int = 10
+    """Calls in one batch; the client splits at the same number."""
     drain_s: float = 10.0
     """How long a stopping server waits for calls that are under way."""
 

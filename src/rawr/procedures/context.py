@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,8 @@ class Coordination(Protocol):
 
     async def run_timeline(self, run_id: str) -> tuple[RunId, Sequence[TimelineEvent]]: ...
 
+    async def watch_run(self, run_id: str, *, after_seq: int) -> AsyncGenerator[TimelineEvent, None]: ...
+
 
 class StateReader(Protocol):
     async def get(self) -> RepoState:
@@ -46,3 +48,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     correlation_id: str
     """The request id, unless the caller ties several requests together."""
+    last_event_id: str | None = None
+    """The last event of a stream that the caller has seen, when it goes on with one."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -23,28 +23,50 @@ class ProcedureError(msgspec.Struct, frozen=True, kw_only=True):
     status: int
 
 
-class Procedure(msgspec.Struct, frozen=True, kw_only=True):
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """What every procedure says of itself, however it answers."""
+
     namespace: str
     name: str
     method: Method
-    path: str
-    """OpenAPI path below the family's prefix, `{camelCase}` for parameters: `/coordination/runs/{runId}`."""
     summary: str
     input_type: type[Any]
-    output_type: type[Any]
     errors: tuple[ProcedureError, ...]
-    handle: Callable[[Any, Any], Awaitable[Any]]
-    """`handle(context, input) -> output`, where context is a `procedures.context.Context`."""
 
     @property
     def rpc_path(self) -> str:
         """`coordination/listWorkflows`."""
         return f"{self.namespace}/{self.name}"
 
+
+class Procedure(Declared, frozen=True, kw_only=True):
+    """A procedure that answers once. Published, and served on every family that admits it."""
+
+    path: str
+    """OpenAPI path below the family's prefix, `{camelCase}` for parameters: `/coordination/runs/{runId}`."""
+    output_type: type[Any]
+    handle: Callable[[Any, Any], Awaitable[Any]]
+    """`handle(context, input) -> output`, where context is a `procedures.context.Context`."""
+
     @property
     def operation_id(self) -> str:
         """`coordinationListWorkflows`."""
         return self.namespace + self.name[0].upper() + self.name[1:]
+
+
+class StreamProcedure(Declared, frozen=True, kw_only=True):
+    """A procedure that answers with values as they come. Served on `/rpc` only: it is not part of what is published."""
+
+    event_type: type[Any]
+    open: Callable[[Any, Any], Awaitable[AsyncGenerator[StreamEvent, None]]]
+    """`open(context, input) -> events`. What is wrong with the call is raised here, before there is a stream."""
+
+
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of a stream. A caller that lost the stream says the last `event_id` it saw and goes on after it."""
+
+    value: Any
+    event_id: str
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):

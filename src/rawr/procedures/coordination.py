@@ -1,19 +1,31 @@
-"""The seven coordination procedures: decode, one call of the service, answer. And their errors on the wire."""
+"""The coordination procedures and streams: decode, one call of the service, answer. And their errors on the wire."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
-from rawr.coordination.model import Run, Text, TimelineEvent, ValidationResult, Workflow
+from rawr.coordination.model import Count, Run, Text, TimelineEvent, ValidationResult, Workflow
 from rawr.coordination.service import workflow_id_of
 from rawr.errors import RawrError
 from rawr.ids import EventId, RunId, WorkflowId
 from rawr.procedures.context import Context
-from rawr.procedures.contract import Method, Procedure, ProcedureError, ProcedureFailedError
+from rawr.procedures.contract import (
+    Method,
+    Procedure,
+    ProcedureError,
+    ProcedureFailedError,
+    StreamEvent,
+    StreamProcedure,
+)
+from rawr.procedures.invoke import input_refused
+from rawr.procedures.schema_issues import SchemaIssue
 from rawr.wire import JsonValue, Wire
+
+SEQ_DIGITS_MAX: Final = 15
 
 Handle = Callable[[Context, Any], Awaitable[Any]]
 
@@ -71,12 +83,19 @@ class GetRunTimelineOutput(Wire, frozen=True, kw_only=True):
     timeline: tuple[TimelineEvent, ...]
 
 
+class WatchRunInput(Wire, frozen=True, kw_only=True):
+    run_id: Text
+    after_seq: Count = 0
+    """The last event that the caller has; 0 for none."""
+
+
 _WORKFLOW_ID = ProcedureError(code="INVALID_WORKFLOW_ID", status=400)
 _RUN_ID = ProcedureError(code="INVALID_RUN_ID", status=400)
 _WORKFLOW_INVALID = ProcedureError(code="WORKFLOW_VALIDATION_FAILED", status=400)
 _NOT_RUNNABLE = ProcedureError(code="WORKFLOW_NOT_RUNNABLE", status=400)
 _NO_WORKFLOW = ProcedureError(code="WORKFLOW_NOT_FOUND", status=404)
 _NO_RUN = ProcedureError(code="RUN_NOT_FOUND", status=404)
+_NO_EVENT = ProcedureError(code="TIMELINE_EVENT_NOT_FOUND", status=404)
 _VERSION_CONFLICT = ProcedureError(code="WORKFLOW_VERSION_CONFLICT", status=409)
 _RUN_CONFLICT = ProcedureError(code="RUN_ID_CONFLICT", status=409)
 _QUEUE_FAILED = ProcedureError(code="RUN_QUEUE_FAILED", status=500)
@@ -115,6 +134,24 @@ async def get_run_status(context: Context, given: RunInput) -> GetRunStatusOutpu
 async def get_run_timeline(context: Context, given: RunInput) -> GetRunTimelineOutput:
     run_id, timeline = await context.coordination.run_timeline(given.run_id)
     return GetRunTimelineOutput(run_id=run_id, timeline=tuple(timeline))
+
+
+async def watch_run(context: Context, given: WatchRunInput) -> AsyncGenerator[StreamEvent, None]:
+    """The timeline from `after_seq` on. A caller that goes on repeats its input, so its last event id counts more."""
+    after_seq = given.after_seq if context.last_event_id is None else _seq(context.last_event_id)
+    return _numbered(await context.coordination.watch_run(given.run_id, after_seq=after_seq))
+
+
+async def _numbered(events: AsyncGenerator[TimelineEvent, None]) -> AsyncGenerator[StreamEvent, None]:
+    async with contextlib.aclosing(events):
+        async for event in events:
+            yield StreamEvent(value=event, event_id=str(event.seq))
+
+
+def _seq(event_id: str) -> int:
+    if not event_id.isascii() or not event_id.isdigit() or len(event_id) > SEQ_DIGITS_MAX:
+        raise input_refused((SchemaIssue(message="last-event-id must be the seq of an event"),))
+    return int(event_id)
 
 
 def _documenting(errors: tuple[ProcedureError, ...], handle: Handle) -> Handle:
@@ -225,5 +262,18 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         get_run_timeline,
         types=(RunInput, GetRunTimelineOutput),
         errors=(_RUN_ID, _NO_RUN),
+    ),
+)
+
+COORDINATION_STREAMS: Final[tuple[StreamProcedure, ...]] = (
+    StreamProcedure(
+        namespace="coordination",
+        name="watchRun",
+        method="GET",
+        summary="Follow the timeline of a run until the run has ended",
+        input_type=WatchRunInput,
+        event_type=TimelineEvent,
+        errors=(_RUN_ID, _NO_RUN, _NO_EVENT),
+        open=_documenting((_RUN_ID, _NO_RUN, _NO_EVENT), watch_run),
     ),
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 
 from rawr.procedures.context import Context
-from rawr.procedures.contract import Procedure, ProcedureFailedError
+from rawr.procedures.contract import Procedure, ProcedureFailedError, StreamEvent, StreamProcedure
 from rawr.procedures.schema_issues import SchemaIssue, first_fit, schema_issues
 from rawr.wire import JsonValue
 
@@ -18,17 +19,27 @@ async def invoke(procedure: Procedure, context: Context, value: JsonValue | msgs
     Raises:
         ProcedureFailedError: BAD_REQUEST with every issue of the input, or what the procedure documents.
     """
+    return await procedure.handle(context, _parsed(procedure.input_type, value))
+
+
+async def open_stream(
+    procedure: StreamProcedure, context: Context, value: JsonValue | msgspec.UnsetType
+) -> AsyncGenerator[StreamEvent, None]:
+    """Check `value` and open the stream. Raises as `invoke` does; what fails later is raised by the stream."""
+    return await procedure.open(context, _parsed(procedure.input_type, value))
+
+
+def _parsed(input_type: type[Any], value: JsonValue | msgspec.UnsetType) -> Any:
     try:
-        parsed = first_fit(value, procedure.input_type)
+        return first_fit(value, input_type)
     except msgspec.ValidationError as error:
-        check_input(procedure, value)
+        check_input(input_type, value)
         raise input_refused((SchemaIssue(message=str(error)),)) from error
-    return await procedure.handle(context, parsed)
 
 
-def check_input(procedure: Procedure, value: JsonValue | msgspec.UnsetType) -> None:
+def check_input(input_type: type[Any], value: JsonValue | msgspec.UnsetType) -> None:
     """Raise BAD_REQUEST with every issue of the input, if there are any."""
-    issues = schema_issues(value, procedure.input_type)
+    issues = schema_issues(value, input_type)
     if issues:
         raise input_refused(issues)
 

@@ -107,9 +107,9 @@ class MemoryCoordinationStore:
         ]
         return [kept.run() for kept in newest_first[: max(limit, 0)]]
 
-    async def timeline(self, run_id: RunId) -> list[TimelineEvent]:
+    async def timeline(self, run_id: RunId, *, from_seq: int = 1) -> list[TimelineEvent]:
         kept = self._runs.get(run_id)
-        return [] if kept is None else kept.timeline()
+        return [] if kept is None else kept.timeline()[from_seq - 1 :]
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
         for event in await self.timeline(run_id):

@@ -19,6 +19,7 @@ from rawr.coordination.service import (
     InvalidWorkflowIdError,
     QueuedRun,
     RunQueueFailedError,
+    TimelineEventNotFoundError,
     WorkflowInvalidError,
     WorkflowNotFoundError,
     WorkflowNotRunnableError,
@@ -69,7 +70,32 @@ class Scene:
             run_ids=RunIdSource(self.clock),
             base_url=lambda: self.base_url,
             inngest_base_url=inngest_base_url,
+            pause=self.pause,
         )
+        self.pauses: list[float] = []
+        self.while_paused: list[Callable[[], Awaitable[object]]] = []
+
+    async def pause(self, seconds: float) -> None:
+        """Takes no time; the next of `while_paused` happens meanwhile."""
+        self.pauses.append(seconds)
+        await self.while_paused.pop(0)()
+
+    def happens(self, *kinds: EventType | None) -> None:
+        """What becomes of run-1 in the pauses to come; None for nothing."""
+        for number, kind in enumerate(kinds):
+            self.while_paused.append(lambda kind=kind, number=number: self._happen(kind, number))  # type: ignore[misc]
+
+    async def _happen(self, kind: EventType | None, number: int) -> None:
+        if kind is not None:
+            await self.store.record(RunId("run-1"), Fact(key=f"{kind.value}/{number}", type=kind, at=AT))
+
+    def watched(self, after_seq: int = 0) -> list[tuple[int, str]]:
+        """Everything that watching run-1 gives, until it ends."""
+        return done(self._watched(after_seq))
+
+    async def _watched(self, after_seq: int) -> list[tuple[int, str]]:
+        events = await self.service.watch_run("run-1", after_seq=after_seq)
+        return [(event.seq, event.type.value) async for event in events]
 
     def save(self, *workflows: Workflow) -> Scene:
         for one in workflows:
@@ -427,3 +453,39 @@ def test_runs_are_listed_newest_first_up_to_a_limit() -> None:
     for number in range(3):
         scene.queue(run_id=f"run-{number}")
     assert [run.run_id for run in done(scene.service.list_runs(limit=2))] == ["run-2", "run-1"]
+
+
+def test_a_watched_run_tells_what_was_and_what_comes_and_ends_with_it() -> None:
+    scene = Scene().save(flow())
+    scene.queue()
+    scene.happens(EventType.RUN_STARTED, None, EventType.RUN_COMPLETED)
+    assert scene.watched() == [(1, "run.started"), (2, "run.started"), (3, "run.completed")]
+
+
+@pytest.mark.parametrize(("after_seq", "seqs"), [(0, [1, 2, 3]), (1, [2, 3]), (2, [3]), (3, [])])
+def test_watching_goes_on_after_the_event_that_was_seen(after_seq: int, seqs: list[int]) -> None:
+    scene = Scene().save(flow())
+    scene.queue()
+    done(scene._happen(EventType.RUN_STARTED, 0))
+    done(scene._happen(EventType.RUN_FAILED, 1))
+    assert [seq for seq, _ in scene.watched(after_seq)] == seqs
+    assert scene.pauses == []
+
+
+def test_watching_asks_ever_less_often_while_nothing_happens() -> None:
+    scene = Scene().save(flow())
+    scene.queue()
+    scene.happens(*[None] * 6, EventType.RUN_STARTED, None, EventType.RUN_COMPLETED)
+    scene.watched()
+    assert scene.pauses == [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.05, 0.1]
+
+
+def test_an_event_that_the_run_never_had_cannot_have_been_seen() -> None:
+    scene = Scene().save(flow())
+    scene.queue()
+    with pytest.raises(TimelineEventNotFoundError, match="run run-1 has no event 2"):
+        scene.watched(2)
+    with pytest.raises(RunNotFoundError):
+        done(scene.service.watch_run("nope"))
+    with pytest.raises(InvalidRunIdError):
+        done(scene.service.watch_run("../x"))

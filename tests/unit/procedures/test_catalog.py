@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rawr.procedures.catalog import PROCEDURES
+from rawr.procedures.catalog import PROCEDURES, STREAMS
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
 
 CATALOG = {
@@ -28,7 +28,11 @@ def test_the_trigger_boundary_has_exactly_the_seven_of_coordination() -> None:
     assert all(known.path.startswith("/coordination/") for known in COORDINATION_PROCEDURES)
 
 
+def test_the_only_stream_is_that_of_a_run() -> None:
+    assert [(known.rpc_path, known.method) for known in STREAMS] == [("coordination/watchRun", "GET")]
+
+
 def test_every_error_is_documented_once() -> None:
-    for known in PROCEDURES:
+    for known in (*PROCEDURES, *STREAMS):
         codes = [error.code for error in known.errors]
         assert len(codes) == len(set(codes))

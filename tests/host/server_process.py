@@ -1,0 +1,53 @@
+"""A server in a process of its own, as tests start, watch and kill it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rawr.client.http import HqClient
+from rawr.host.run_folder import RunFolder, ServerRecord
+from rawr.security.credentials import SecretsFolder
+
+PROGRAM = Path(__file__).with_name("server_program.py")
+DEADLINE_S = 40.0
+
+
+class Server:
+    def __init__(self, root: Path, port: int = 0) -> None:
+        self.root = root
+        self.run_folder = RunFolder(root / ".rawr" / "run")
+        environment = {**os.environ, "INNGEST_DEV": "1"}  # must not weaken anything
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(root), str(port)], stderr=subprocess.PIPE, env=environment
+        )
+
+    def ready(self) -> ServerRecord:
+        deadline = time.monotonic() + DEADLINE_S
+        while (record := self.run_folder.running()) is None:
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.02)
+        return record
+
+    def client(self) -> HqClient:
+        return HqClient(self.ready().url, SecretsFolder(self.root / ".rawr" / "secrets").cli_key(), timeout_s=20)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def log(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
