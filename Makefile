@@ -5,7 +5,7 @@ WORKERS ?= 2
 IN_VENV = $(PY) scripts/bootstrap.py run
 IN_DEV_VENV = $(PY) scripts/bootstrap.py run --dev
 
-.PHONY: up down test kit check lint bench lock
+.PHONY: up down test kit openapi check lint bench lock
 
 up: ## start this HQ and run a first workflow
 	@$(IN_VENV) rawr up --run repo-briefing
@@ -18,6 +18,9 @@ test: ## the whole test suite
 
 kit: ## the real @orpc/client, pinned, for the tests that drive our server with it
 	@npm ci --prefix tests/host/orpc_kit --ignore-scripts --no-audit --no-fund
+
+openapi: ## write docs/openapi from the contract
+	@$(IN_DEV_VENV) python scripts/openapi.py
 
 lint: ## style and format
 	@$(IN_DEV_VENV) ruff check .

@@ -89,7 +89,7 @@ def compose(root: Path) -> Manifest:
     )
     return Manifest(
         procedures=PROCEDURES,
-        capabilities=(Capability(name=CAPABILITY, path_prefix=f"/{CAPABILITY}", procedures=COORDINATION_PROCEDURES),),
+        capabilities=default_capabilities(),
         functions=(coordination_runner(),),
         desk_handlers=parts.handlers,
         workflows=tuple(parts.workflows),
@@ -97,6 +97,11 @@ def compose(root: Path) -> Manifest:
         faults=(*manifest_faults, *parts.faults),
         streams=STREAMS,
     )
+
+
+def default_capabilities() -> tuple[Capability, ...]:
+    """The workflow boundaries that every HQ has."""
+    return (Capability(name=CAPABILITY, path_prefix=f"/{CAPABILITY}", procedures=COORDINATION_PROCEDURES),)
 
 
 def load_manifest(root: Path) -> Manifest:

@@ -18,7 +18,7 @@ from rawr.cli.server import client_of, running_server
 from rawr.client.http import HqClient
 from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
 from rawr.ids import RunId
-from rawr.procedures.coordination import (
+from rawr.procedures.coordination_wire import (
     GetRunStatusOutput,
     GetRunTimelineOutput,
     GetWorkflowOutput,

@@ -72,7 +72,7 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
         Mount(
             name="workflows",
             covers=_below(workflows.PREFIX),
-            answer=workflows.WorkflowsFamily(manifest.capabilities, parts.families),
+            answer=workflows.WorkflowsFamily(manifest.capabilities, parts.families, base_url=parts.base_url),
         ),
         Mount(
             name="rpc",

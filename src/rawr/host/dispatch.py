@@ -29,8 +29,8 @@ from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
 from rawr.procedures.invoke import check_input, input_refused, invoke
 from rawr.procedures.schema_issues import SchemaIssue
-from rawr.security.policy import Caller, Family, allows
-from rawr.wire import JsonValue, decode
+from rawr.security.policy import Caller, Family, allows, scope_name
+from rawr.wire import JsonValue, decode, encode
 
 _log: Final = logging.getLogger("rawr.host")
 
@@ -110,12 +110,38 @@ async def _published(request: Request, deps: FamilyDeps, family: Family, find: C
     if match is None:
         return not_found()
     if not allows(caller.scopes, family, match.part):
-        return plain_error(scope_missing(f"{family.value}:{match.part}"))
+        return plain_error(scope_missing(scope_name(family, match.part)))
     request.notes.operation = match.procedure.rpc_path
     data = await _published_data(request, deps)
     given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
     value = plain_input(match.procedure.input_type, given)
     return json_response(await invoke(match.procedure, deps.context(request, caller), value))
+
+
+class PublishedDocuments:
+    """OpenAPI documents by path, for any API key: no scope is needed to know what there is."""
+
+    def __init__(self, documents: Mapping[str, JsonValue], deps: FamilyDeps) -> None:
+        self._deps = deps
+        self._responses = {
+            path: Response(
+                status=200,
+                content_type=b"application/json; charset=utf-8",
+                body=encode(document),
+                headers=((b"cache-control", b"no-store"),),
+            )
+            for path, document in documents.items()
+        }
+
+    def cover(self, request: Request) -> bool:
+        return request.path in self._responses and request.method in ("GET", "HEAD")
+
+    async def answer(self, request: Request) -> Response:
+        return await answered(self._answer(request), plain_error)
+
+    async def _answer(self, request: Request) -> Response:
+        caller = await api_caller(request, self._deps)
+        return plain_error(unauthorized()) if caller is None else self._responses[request.path]
 
 
 class CredentialsUnavailableError(RawrError):

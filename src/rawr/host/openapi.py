@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rawr.host.dispatch import FamilyDeps, OpenApiTable, answered, api_caller, published_answer
-from rawr.host.errors import unauthorized
+from rawr.host.dispatch import FamilyDeps, OpenApiTable, PublishedDocuments, published_answer
 from rawr.host.request import Request
-from rawr.host.responses import Response, plain_error
+from rawr.host.responses import Response
 from rawr.procedures.contract import Procedure
-from rawr.procedures.openapi import openapi_document
-from rawr.security.policy import Family
-from rawr.wire import encode
+from rawr.procedures.openapi import TITLE, openapi_document
+from rawr.security.policy import Family, scope_name
+from rawr.wire import JsonValue
 
 PREFIX: Final = "/api/orpc"
 DOCUMENT_PATH: Final = f"{PREFIX}/openapi.json"
@@ -21,18 +20,13 @@ DOCUMENT_PATH: Final = f"{PREFIX}/openapi.json"
 class OpenApiFamily:
     def __init__(self, procedures: Iterable[Procedure], deps: FamilyDeps, *, base_url: str) -> None:
         known = tuple(procedures)
-        self._table = OpenApiTable(known, part_of=lambda procedure: procedure.namespace)
+        self._table = OpenApiTable(known, part_of=_part)
         self._deps = deps
-        self._document = Response(
-            status=200,
-            content_type=b"application/json; charset=utf-8",
-            body=encode(openapi_document(known, server_url=base_url + PREFIX)),
-            headers=((b"cache-control", b"no-store"),),
-        )
+        self._documents = PublishedDocuments({DOCUMENT_PATH: document(known, base_url=base_url)}, deps)
 
     async def __call__(self, request: Request) -> Response:
-        if request.path == DOCUMENT_PATH and request.method in ("GET", "HEAD"):
-            return await answered(self._published_document(request), plain_error)
+        if self._documents.cover(request):
+            return await self._documents.answer(request)
         return await published_answer(
             request,
             self._deps,
@@ -40,7 +34,16 @@ class OpenApiFamily:
             find=lambda: self._table.match(request.method, request.path.removeprefix(PREFIX)),
         )
 
-    async def _published_document(self, request: Request) -> Response:
-        """The document, for any API key: no scope is needed to know what there is."""
-        caller = await api_caller(request, self._deps)
-        return plain_error(unauthorized()) if caller is None else self._document
+
+def document(procedures: Iterable[Procedure], *, base_url: str) -> dict[str, JsonValue]:
+    """What this family publishes."""
+    return openapi_document(
+        procedures,
+        title=TITLE,
+        server_url=base_url + PREFIX,
+        scope_of=lambda procedure: scope_name(Family.ORPC, _part(procedure)),
+    )
+
+
+def _part(procedure: Procedure) -> str:
+    return procedure.namespace

@@ -1,28 +1,36 @@
 """`/api/workflows/<capability>/*`: the caller-facing workflow boundaries, one per capability of the manifest.
 
-A capability serves its own procedures and nothing else; another namespace below it does not exist.
+A capability serves its own procedures and nothing else; another namespace below it does not exist. There is a
+document of all of them, and one of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rawr.host.dispatch import FamilyDeps, Match, OpenApiTable, published_answer
+from rawr.host.dispatch import FamilyDeps, Match, OpenApiTable, PublishedDocuments, published_answer
 from rawr.host.request import Request
 from rawr.host.responses import Response
-from rawr.procedures.contract import Capability
-from rawr.security.policy import Family
+from rawr.procedures.contract import Capability, Procedure
+from rawr.procedures.openapi import openapi_document
+from rawr.security.policy import Family, scope_name
+from rawr.wire import JsonValue
 
 PREFIX: Final = "/api/workflows"
+TITLE: Final = "RAWR HQ workflows API"
 
 
 class WorkflowsFamily:
-    def __init__(self, capabilities: Iterable[Capability], deps: FamilyDeps) -> None:
-        self._tables = {capability.path_prefix: _table(capability) for capability in capabilities}
+    def __init__(self, capabilities: Iterable[Capability], deps: FamilyDeps, *, base_url: str) -> None:
+        known = tuple(capabilities)
+        self._tables = {capability.path_prefix: _table(capability) for capability in known}
         self._deps = deps
+        self._documents = PublishedDocuments(_documents(known, base_url), deps)
 
     async def __call__(self, request: Request) -> Response:
+        if self._documents.cover(request):
+            return await self._documents.answer(request)
         return await published_answer(
             request, self._deps, family=Family.WORKFLOWS, find=lambda: self._match(request.method, request.path)
         )
@@ -33,6 +41,33 @@ class WorkflowsFamily:
             if below.startswith(f"{prefix}/"):
                 return table.match(method, below)
         return None
+
+
+def document(capabilities: Sequence[Capability], *, base_url: str) -> dict[str, JsonValue]:
+    """What the boundaries of these capabilities publish."""
+    scopes = {
+        procedure.rpc_path: scope_name(Family.WORKFLOWS, capability.name)
+        for capability in capabilities
+        for procedure in capability.procedures
+    }
+    return openapi_document(
+        _procedures(capabilities),
+        title=TITLE,
+        server_url=base_url + PREFIX,
+        scope_of=lambda procedure: scopes[procedure.rpc_path],
+    )
+
+
+def _documents(capabilities: Sequence[Capability], base_url: str) -> dict[str, JsonValue]:
+    of_each = {
+        f"{PREFIX}{capability.path_prefix}/openapi.json": document((capability,), base_url=base_url)
+        for capability in capabilities
+    }
+    return {f"{PREFIX}/openapi.json": document(capabilities, base_url=base_url), **of_each}
+
+
+def _procedures(capabilities: Iterable[Capability]) -> Iterable[Procedure]:
+    return (procedure for capability in capabilities for procedure in capability.procedures)
 
 
 def _table(capability: Capability) -> OpenApiTable:

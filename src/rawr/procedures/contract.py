@@ -21,6 +21,16 @@ class ProcedureError(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     status: int
+    meaning: str
+    data: type[Any] | None = None
+    """What the error tells besides its message; None for nothing that callers may rely on."""
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One call as it may go, in the types of the procedure."""
+
+    given: Any
+    answer: Any
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +55,7 @@ class Procedure(Declared, frozen=True, kw_only=True):
     path: str
     """OpenAPI path below the family's prefix, `{camelCase}` for parameters: `/coordination/runs/{runId}`."""
     output_type: type[Any]
+    example: Example
     handle: Callable[[Any, Any], Awaitable[Any]]
     """`handle(context, input) -> output`, where context is a `procedures.context.Context`."""
 

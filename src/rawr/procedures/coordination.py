@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from rawr.coordination.model import Count, Run, Text, TimelineEvent, ValidationResult, Workflow
+from rawr.coordination.model import TimelineEvent
 from rawr.coordination.service import workflow_id_of
 from rawr.errors import RawrError
-from rawr.ids import EventId, RunId, WorkflowId
+from rawr.procedures import examples
 from rawr.procedures.context import Context
 from rawr.procedures.contract import (
+    Example,
     Method,
     Procedure,
     ProcedureError,
@@ -21,84 +22,37 @@ from rawr.procedures.contract import (
     StreamEvent,
     StreamProcedure,
 )
+from rawr.procedures.coordination_wire import (
+    INVALID_RUN_ID,
+    INVALID_WORKFLOW_ID,
+    NO_EVENT,
+    NO_RUN,
+    NO_WORKFLOW,
+    NOT_RUNNABLE,
+    QUEUE_FAILED,
+    RUN_CONFLICT,
+    VERSION_CONFLICT,
+    WORKFLOW_INVALID,
+    GetRunStatusOutput,
+    GetRunTimelineOutput,
+    GetWorkflowOutput,
+    ListWorkflowsInput,
+    ListWorkflowsOutput,
+    QueueRunInput,
+    QueueRunOutput,
+    RunInput,
+    SaveWorkflowInput,
+    SaveWorkflowOutput,
+    ValidateWorkflowOutput,
+    WatchRunInput,
+    WorkflowInput,
+)
 from rawr.procedures.invoke import input_refused
 from rawr.procedures.schema_issues import SchemaIssue
-from rawr.wire import JsonValue, Wire
 
 SEQ_DIGITS_MAX: Final = 15
 
 Handle = Callable[[Context, Any], Awaitable[Any]]
-
-
-class ListWorkflowsInput(Wire, frozen=True, kw_only=True):
-    pass
-
-
-class ListWorkflowsOutput(Wire, frozen=True, kw_only=True):
-    workflows: tuple[Workflow, ...]
-
-
-class SaveWorkflowInput(Wire, frozen=True, kw_only=True):
-    workflow: Workflow
-
-
-class SaveWorkflowOutput(Wire, frozen=True, kw_only=True):
-    workflow: Workflow
-
-
-class WorkflowInput(Wire, frozen=True, kw_only=True):
-    workflow_id: Text
-
-
-class GetWorkflowOutput(Wire, frozen=True, kw_only=True):
-    workflow: Workflow
-
-
-class ValidateWorkflowOutput(Wire, frozen=True, kw_only=True):
-    workflow_id: WorkflowId
-    validation: ValidationResult
-
-
-class QueueRunInput(Wire, frozen=True, kw_only=True):
-    workflow_id: Text
-    run_id: Text | msgspec.UnsetType = msgspec.UNSET
-    input: JsonValue | msgspec.UnsetType = msgspec.UNSET
-
-
-class QueueRunOutput(Wire, frozen=True, kw_only=True):
-    run: Run
-    event_ids: tuple[EventId, ...]
-
-
-class RunInput(Wire, frozen=True, kw_only=True):
-    run_id: Text
-
-
-class GetRunStatusOutput(Wire, frozen=True, kw_only=True):
-    run: Run
-
-
-class GetRunTimelineOutput(Wire, frozen=True, kw_only=True):
-    run_id: RunId
-    timeline: tuple[TimelineEvent, ...]
-
-
-class WatchRunInput(Wire, frozen=True, kw_only=True):
-    run_id: Text
-    after_seq: Count = 0
-    """The last event that the caller has; 0 for none."""
-
-
-_WORKFLOW_ID = ProcedureError(code="INVALID_WORKFLOW_ID", status=400)
-_RUN_ID = ProcedureError(code="INVALID_RUN_ID", status=400)
-_WORKFLOW_INVALID = ProcedureError(code="WORKFLOW_VALIDATION_FAILED", status=400)
-_NOT_RUNNABLE = ProcedureError(code="WORKFLOW_NOT_RUNNABLE", status=400)
-_NO_WORKFLOW = ProcedureError(code="WORKFLOW_NOT_FOUND", status=404)
-_NO_RUN = ProcedureError(code="RUN_NOT_FOUND", status=404)
-_NO_EVENT = ProcedureError(code="TIMELINE_EVENT_NOT_FOUND", status=404)
-_VERSION_CONFLICT = ProcedureError(code="WORKFLOW_VERSION_CONFLICT", status=409)
-_RUN_CONFLICT = ProcedureError(code="RUN_ID_CONFLICT", status=409)
-_QUEUE_FAILED = ProcedureError(code="RUN_QUEUE_FAILED", status=500)
 
 
 async def list_workflows(context: Context, _: ListWorkflowsInput) -> ListWorkflowsOutput:
@@ -177,6 +131,7 @@ def _coordination(
     handle: Handle,
     *,
     types: tuple[type[Any], type[Any]],
+    example: Example,
     errors: tuple[ProcedureError, ...] = (),
 ) -> Procedure:
     return Procedure(
@@ -188,6 +143,7 @@ def _coordination(
         input_type=types[0],
         output_type=types[1],
         errors=errors,
+        example=example,
         handle=_documenting(errors, handle),
     )
 
@@ -200,6 +156,7 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "List saved coordination workflows",
         list_workflows,
         types=(ListWorkflowsInput, ListWorkflowsOutput),
+        example=examples.LIST_WORKFLOWS,
     ),
     _coordination(
         "saveWorkflow",
@@ -208,7 +165,8 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Create or update a coordination workflow",
         save_workflow,
         types=(SaveWorkflowInput, SaveWorkflowOutput),
-        errors=(_WORKFLOW_INVALID, _VERSION_CONFLICT),
+        example=examples.SAVE_WORKFLOW,
+        errors=(WORKFLOW_INVALID, VERSION_CONFLICT),
     ),
     _coordination(
         "getWorkflow",
@@ -217,7 +175,8 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Get a coordination workflow by id",
         get_workflow,
         types=(WorkflowInput, GetWorkflowOutput),
-        errors=(_WORKFLOW_ID, _NO_WORKFLOW),
+        example=examples.GET_WORKFLOW,
+        errors=(INVALID_WORKFLOW_ID, NO_WORKFLOW),
     ),
     _coordination(
         "validateWorkflow",
@@ -226,7 +185,8 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Validate a coordination workflow",
         validate_workflow,
         types=(WorkflowInput, ValidateWorkflowOutput),
-        errors=(_WORKFLOW_ID, _NO_WORKFLOW),
+        example=examples.VALIDATE_WORKFLOW,
+        errors=(INVALID_WORKFLOW_ID, NO_WORKFLOW),
     ),
     _coordination(
         "queueRun",
@@ -235,14 +195,15 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Queue a workflow run",
         queue_run,
         types=(QueueRunInput, QueueRunOutput),
+        example=examples.QUEUE_RUN,
         errors=(
-            _WORKFLOW_ID,
-            _RUN_ID,
-            _WORKFLOW_INVALID,
-            _NOT_RUNNABLE,
-            _NO_WORKFLOW,
-            _RUN_CONFLICT,
-            _QUEUE_FAILED,
+            INVALID_WORKFLOW_ID,
+            INVALID_RUN_ID,
+            WORKFLOW_INVALID,
+            NOT_RUNNABLE,
+            NO_WORKFLOW,
+            RUN_CONFLICT,
+            QUEUE_FAILED,
         ),
     ),
     _coordination(
@@ -252,7 +213,8 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Get workflow run status",
         get_run_status,
         types=(RunInput, GetRunStatusOutput),
-        errors=(_RUN_ID, _NO_RUN),
+        example=examples.GET_RUN_STATUS,
+        errors=(INVALID_RUN_ID, NO_RUN),
     ),
     _coordination(
         "getRunTimeline",
@@ -261,7 +223,8 @@ COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
         "Get workflow run timeline",
         get_run_timeline,
         types=(RunInput, GetRunTimelineOutput),
-        errors=(_RUN_ID, _NO_RUN),
+        example=examples.GET_RUN_TIMELINE,
+        errors=(INVALID_RUN_ID, NO_RUN),
     ),
 )
 
@@ -273,7 +236,7 @@ COORDINATION_STREAMS: Final[tuple[StreamProcedure, ...]] = (
         summary="Follow the timeline of a run until the run has ended",
         input_type=WatchRunInput,
         event_type=TimelineEvent,
-        errors=(_RUN_ID, _NO_RUN, _NO_EVENT),
-        open=_documenting((_RUN_ID, _NO_RUN, _NO_EVENT), watch_run),
+        errors=(INVALID_RUN_ID, NO_RUN, NO_EVENT),
+        open=_documenting((INVALID_RUN_ID, NO_RUN, NO_EVENT), watch_run),
     ),
 )

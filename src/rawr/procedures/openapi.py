@@ -1,4 +1,4 @@
-"""The OpenAPI document of the published procedures, made from the contract and nothing else. Pure.
+"""The OpenAPI document of published procedures, made from the contract and nothing else. Pure.
 
 The server's URL carries the family's prefix, so that `servers[0].url + path` is where a call really goes.
 """
@@ -6,128 +6,120 @@ The server's URL carries the family's prefix, so that `servers[0].url + path` is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from rawr.procedures.contract import Procedure, ProcedureError
+from rawr.procedures.openapi_errors import REF, error_name, error_responses, error_schema, errors_of
 from rawr.wire import JsonValue
 
 TITLE: Final = "RAWR HQ ORPC API"
 VERSION: Final = "1.0.0"
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z]+)\}")
-_REF: Final = "#/components/schemas/{name}"
-
-# What every operation can answer, whatever it does. The details are in the error body.
-_ALWAYS: Final = (
-    ProcedureError(code="BAD_REQUEST", status=400),
-    ProcedureError(code="UNAUTHORIZED", status=401),
-    ProcedureError(code="FORBIDDEN", status=403),
-    ProcedureError(code="PAYLOAD_TOO_LARGE", status=413),
-    ProcedureError(code="INTERNAL_SERVER_ERROR", status=500),
-)
+_BEARER: Final[dict[str, JsonValue]] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key of this HQ, made by `rawr token create`. An operation names the scope that it needs.",
+}
 
 
-def openapi_document(procedures: Iterable[Procedure], *, server_url: str) -> dict[str, JsonValue]:
+def openapi_document(
+    procedures: Iterable[Procedure], *, title: str, server_url: str, scope_of: Callable[[Procedure], str]
+) -> dict[str, JsonValue]:
+    """The document of `procedures` below `server_url`; `scope_of` says what an API key needs for one of them."""
     known = tuple(procedures)
-    types = [known_type for procedure in known for known_type in (procedure.input_type, procedure.output_type)]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    components = _Components(known)
     paths: dict[str, dict[str, JsonValue]] = {}
-    for index, procedure in enumerate(known):
-        input_schema = _resolved(schemas[2 * index], components)
-        paths.setdefault(procedure.path, {})[procedure.method.lower()] = _operation(
-            procedure, input_schema, schemas[2 * index + 1]
-        )
+    for procedure in known:
+        operation = _operation(procedure, components, scope_of(procedure))
+        paths.setdefault(procedure.path, {})[procedure.method.lower()] = operation
     return {
         "openapi": "3.1.1",
-        "info": {"title": TITLE, "version": VERSION},
+        "info": {"title": title, "version": VERSION},
         "servers": [{"url": server_url}],
-        "security": [{"bearer": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(procedure.namespace for procedure in known)],
         "paths": paths,
-        "components": {
-            "schemas": components,
-            "securitySchemes": {
-                "bearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "An API key of this HQ, made by `rawr token create`.",
-                }
-            },
-        },
+        "components": {"schemas": components.schemas, "securitySchemes": {"bearer": _BEARER}},
     }
 
 
-def _operation(procedure: Procedure, input_schema: dict[str, Any], output_schema: JsonValue) -> dict[str, JsonValue]:
+class _Components:
+    """The schemas of every type and error of `procedures`. Inputs are not among them: each is used in one place."""
+
+    def __init__(self, procedures: Sequence[Procedure]) -> None:
+        inputs = [procedure.input_type for procedure in procedures]
+        errors = {error.code: error for procedure in procedures for error in errors_of(procedure)}
+        with_data = [error for error in errors.values() if error.data is not None]
+        types = [*inputs, *(procedure.output_type for procedure in procedures), *(error.data for error in with_data)]
+        refs, self.schemas = msgspec.json.schema_components(types, ref_template=REF)
+        self._refs = dict(zip(types, refs, strict=True))
+        self._inputs = {known: self.schemas.pop(_name(self._refs[known])) for known in dict.fromkeys(inputs)}
+        for error in errors.values():
+            self.schemas[error_name(error)] = self._error(error)
+
+    def input_of(self, procedure: Procedure) -> dict[str, Any]:
+        schema: dict[str, Any] = self._inputs[procedure.input_type]
+        return schema
+
+    def output_of(self, procedure: Procedure) -> JsonValue:
+        return self._refs[procedure.output_type]
+
+    def _error(self, error: ProcedureError) -> dict[str, JsonValue]:
+        return error_schema(error, None if error.data is None else self._refs[error.data])
+
+
+def _name(ref: dict[str, Any]) -> str:
+    name: str = ref["$ref"].rpartition("/")[2]
+    return name
+
+
+def _operation(procedure: Procedure, components: _Components, scope: str) -> dict[str, JsonValue]:
+    given = components.input_of(procedure)
+    example = msgspec.to_builtins(procedure.example.given)
     in_path = _PARAMETER.findall(procedure.path)
+    in_body = [name for name in given["properties"] if name not in in_path] if procedure.method != "GET" else []
     operation: dict[str, JsonValue] = {
         "operationId": procedure.operation_id,
         "summary": procedure.summary,
         "tags": [procedure.namespace],
-        "parameters": _parameters(procedure, input_schema, in_path),
+        "security": [{"bearer": [scope]}],
+        "parameters": [
+            _parameter(name, given, example, place="path" if name in in_path else "query")
+            for name in given["properties"]
+            if name not in in_body
+        ],
     }
-    if procedure.method != "GET":
-        operation["requestBody"] = _request_body(input_schema, in_path)
-    operation["responses"] = {
-        "200": {"description": "OK", "content": {"application/json": {"schema": output_schema}}},
-        **_error_responses((*_ALWAYS, *procedure.errors)),
-    }
+    if in_body:
+        operation["requestBody"] = _request_body(given, example, in_body)
+    operation["responses"] = {"200": _answer(procedure, components), **error_responses(errors_of(procedure))}
     return operation
 
 
-def _parameters(procedure: Procedure, input_schema: dict[str, Any], in_path: Sequence[str]) -> list[JsonValue]:
-    """What the path says, and for a GET what the query may say."""
-    required = input_schema.get("required", ())
-    return [
-        {
-            "name": name,
-            "in": "path" if name in in_path else "query",
-            "required": name in required,
-            "schema": schema,
-        }
-        for name, schema in input_schema["properties"].items()
-        if name in in_path or procedure.method == "GET"
-    ]
+def _parameter(name: str, given: dict[str, Any], example: dict[str, JsonValue], *, place: str) -> dict[str, JsonValue]:
+    """One input of the path or, for a GET, of the query. What the path says need not be repeated anywhere."""
+    parameter = {"name": name, "in": place, "required": name in given.get("required", ())}
+    shown = {"example": example[name]} if name in example else {}
+    return {**parameter, "schema": given["properties"][name], **shown}
 
 
-def _request_body(input_schema: dict[str, Any], in_path: Sequence[str]) -> dict[str, JsonValue]:
+def _request_body(given: dict[str, Any], example: dict[str, JsonValue], names: Sequence[str]) -> dict[str, JsonValue]:
     """The input without what the path already says. A body that may be empty need not be sent."""
-    properties = {name: schema for name, schema in input_schema["properties"].items() if name not in in_path}
-    required = [name for name in input_schema.get("required", ()) if name not in in_path]
-    schema: dict[str, JsonValue] = {"type": "object", "properties": properties, "additionalProperties": False}
-    if required:
-        schema["required"] = required
-    return {"required": bool(required), "content": {"application/json": {"schema": schema}}}
-
-
-def _error_responses(errors: Iterable[ProcedureError]) -> dict[str, JsonValue]:
-    codes: dict[int, list[str]] = {}
-    for error in errors:
-        listed = codes.setdefault(error.status, [])
-        if error.code not in listed:
-            listed.append(error.code)
-    return {str(status): _error_response(status, codes[status]) for status in sorted(codes)}
-
-
-def _error_response(status: int, codes: Sequence[str]) -> dict[str, JsonValue]:
-    schema = {
+    required = [name for name in given.get("required", ()) if name in names]
+    schema: dict[str, JsonValue] = {
         "type": "object",
-        "required": ["defined", "code", "status", "message"],
-        "properties": {
-            "defined": {"const": False},
-            "code": {"type": "string", "enum": list(codes)},
-            "status": {"const": status},
-            "message": {"type": "string"},
-            "data": {},
-        },
+        "properties": {name: given["properties"][name] for name in names},
         "additionalProperties": False,
     }
-    return {"description": ", ".join(codes), "content": {"application/json": {"schema": schema}}}
+    if required:
+        schema["required"] = required
+    shown = {name: value for name, value in example.items() if name in names}
+    return {"required": bool(required), "content": {"application/json": {"schema": schema, "example": shown}}}
 
 
-def _resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """An input's own schema; inputs are closed objects and appear nowhere else."""
-    name = schema["$ref"].rpartition("/")[2]
-    resolved: dict[str, Any] = components[name]
-    return resolved
+def _answer(procedure: Procedure, components: _Components) -> dict[str, JsonValue]:
+    example = msgspec.to_builtins(procedure.example.answer)
+    schema = components.output_of(procedure)
+    return {"description": "OK", "content": {"application/json": {"schema": schema, "example": example}}}

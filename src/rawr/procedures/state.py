@@ -6,16 +6,8 @@ from typing import Final
 
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
-from rawr.state.model import RepoState
-from rawr.wire import Wire
-
-
-class GetRuntimeStateInput(Wire, frozen=True, kw_only=True):
-    pass
-
-
-class GetRuntimeStateOutput(Wire, frozen=True, kw_only=True):
-    state: RepoState
+from rawr.procedures.examples import GET_RUNTIME_STATE
+from rawr.procedures.state_wire import GetRuntimeStateInput, GetRuntimeStateOutput
 
 
 async def get_runtime_state(context: Context, _: GetRuntimeStateInput) -> GetRuntimeStateOutput:
@@ -32,6 +24,7 @@ STATE_PROCEDURES: Final[tuple[Procedure, ...]] = (
         input_type=GetRuntimeStateInput,
         output_type=GetRuntimeStateOutput,
         errors=(),
+        example=GET_RUNTIME_STATE,
         handle=get_runtime_state,
     ),
 )

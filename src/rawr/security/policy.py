@@ -72,6 +72,11 @@ def parse_scope(text: str) -> Scope:
     return Scope(trimmed)
 
 
+def scope_name(family: Family, part: str) -> Scope:
+    """The scope that opens `part` of `family`: `orpc:coordination`."""
+    return Scope(f"{family.value}:{part}")
+
+
 def allows(scopes: Iterable[Scope], family: Family, part: str) -> bool:
     """Whether `scopes` open `part` of `family`, as in `allows(scopes, Family.ORPC, "coordination")`."""
-    return any(scope in (f"{family.value}:*", f"{family.value}:{part}") for scope in scopes)
+    return any(scope in (scope_name(family, "*"), scope_name(family, part)) for scope in scopes)
