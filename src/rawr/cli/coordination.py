@@ -18,14 +18,13 @@ from rawr.cli.server import client_of, running_server
 from rawr.client.http import HqClient
 from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
 from rawr.ids import RunId
+from rawr.procedures import operations
 from rawr.procedures.coordination_wire import (
-    GetRunStatusOutput,
-    GetRunTimelineOutput,
-    GetWorkflowOutput,
-    ListWorkflowsOutput,
-    QueueRunOutput,
-    SaveWorkflowOutput,
-    ValidateWorkflowOutput,
+    ListWorkflowsInput,
+    QueueRunInput,
+    RunInput,
+    SaveWorkflowInput,
+    WorkflowInput,
 )
 from rawr.wire import JsonValue
 
@@ -62,28 +61,26 @@ class RemoteCoordination:
         self._client = client
 
     def list_workflows(self) -> Sequence[Workflow]:
-        return self._client.call("coordination/listWorkflows", {}, ListWorkflowsOutput).workflows
+        return self._client.invoke(operations.LIST_WORKFLOWS, ListWorkflowsInput()).workflows
 
     def get_workflow(self, workflow_id: str) -> Workflow:
-        given = {"workflowId": workflow_id}
-        return self._client.call("coordination/getWorkflow", given, GetWorkflowOutput).workflow
+        return self._client.invoke(operations.GET_WORKFLOW, WorkflowInput(workflow_id=workflow_id)).workflow
 
     def save_workflow(self, workflow: Workflow) -> Workflow:
-        return self._client.call("coordination/saveWorkflow", {"workflow": workflow}, SaveWorkflowOutput).workflow
+        return self._client.invoke(operations.SAVE_WORKFLOW, SaveWorkflowInput(workflow=workflow)).workflow
 
     def validate_workflow(self, workflow_id: str) -> ValidationResult:
-        given = {"workflowId": workflow_id}
-        return self._client.call("coordination/validateWorkflow", given, ValidateWorkflowOutput).validation
+        return self._client.invoke(operations.VALIDATE_WORKFLOW, WorkflowInput(workflow_id=workflow_id)).validation
 
     def queue_run(self, workflow_id: str, run_id: str, run_input: JsonValue) -> Run:
-        given = {"workflowId": workflow_id, "runId": run_id, "input": run_input}
-        return self._client.call("coordination/queueRun", given, QueueRunOutput).run
+        given = QueueRunInput(workflow_id=workflow_id, run_id=run_id, input=run_input)
+        return self._client.invoke(operations.QUEUE_RUN, given).run
 
     def get_run(self, run_id: str) -> Run:
-        return self._client.call("coordination/getRunStatus", {"runId": run_id}, GetRunStatusOutput).run
+        return self._client.invoke(operations.GET_RUN_STATUS, RunInput(run_id=run_id)).run
 
     def run_timeline(self, run_id: str) -> Sequence[TimelineEvent]:
-        return self._client.call("coordination/getRunTimeline", {"runId": run_id}, GetRunTimelineOutput).timeline
+        return self._client.invoke(operations.GET_RUN_TIMELINE, RunInput(run_id=run_id)).timeline
 
 
 @contextlib.contextmanager

@@ -6,69 +6,60 @@ server on this machine. It checks nothing that the server says beyond its form.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-from typing import Any, TypeVar
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-
+from rawr.client.answers import (
+    RemoteError,
+    ServerAnswerError,
+    ServerNotRunningError,
+    ServerTimeoutError,
+    answer_of,
+    body_of,
+    pause_before_retry_s,
+)
+from rawr.client.events import Event, EventReader
 from rawr.errors import RawrError
-from rawr.wire import JsonValue, MalformedJsonError, decode, encode
+from rawr.procedures.contract import Answer, Given, Operation, StreamOperation
+from rawr.wire import JsonValue, MalformedJsonError, decode
+
+__all__ = ["HqClient", "RemoteError", "ServerAnswerError", "ServerNotRunningError", "ServerTimeoutError"]
 
 T = TypeVar("T")
-
-
-class ServerNotRunningError(RawrError):
-    """Nothing answers at the address, or what answered went away before it had."""
-
-    code = "SERVER_NOT_RUNNING"
-
-
-class ServerTimeoutError(RawrError):
-    """The server was there and did not answer in time. Whether it acted is not known."""
-
-    code = "SERVER_TIMEOUT"
-
-
-class ServerAnswerError(RawrError):
-    """What answers at the address is not an HQ, or not ours."""
-
-    code = "SERVER_ANSWER_INVALID"
-
-
-class RemoteError(RawrError):
-    """An error that the server answered with, as it stood on the wire."""
-
-    code = "REMOTE_ERROR"
-
-    def __init__(self, code: str, status: int, message: str, *, data: JsonValue = None) -> None:
-        super().__init__(message, details=data if isinstance(data, dict) else None)
-        # The error *is* the one of the server, so it carries that code, not a code of its own.
-        vars(self)["code"] = code
-        self.status = status
-        self.data = data
-
-
-class _WireError(msgspec.Struct, frozen=True, kw_only=True):
-    code: str
-    status: int
-    message: str
-    data: Any = None
 
 
 class HqClient:
     """Calls procedures at `base_url` (`http://127.0.0.1:3000`). Each call is one connection."""
 
-    def __init__(self, base_url: str, cli_key: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        cli_key: str,
+        *,
+        timeout_s: float = 30.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         address = urlsplit(base_url)
         assert address.scheme == "http" and address.hostname, base_url  # noqa: PT018 - one thing: a usable address
         self._host = address.hostname
         self._port = address.port or 80
-        self._key = cli_key
+        self._headers = {"authorization": f"Bearer {cli_key}", "content-type": "application/json"}
         self._timeout_s = timeout_s
+        self._pause = pause
+
+    def invoke(self, operation: Operation[Given, Answer], given: Given) -> Answer:
+        """Run the operation with its input and return its output. Raises as `call` does."""
+        return self.call(operation.rpc_path, given, operation.output_type)
 
     def call(self, procedure: str, given: object, expected: type[T]) -> T:
         """Run `coordination/listWorkflows` or another procedure with input `given`; its output as `expected`.
+
+        A server that says to come again later is asked again, up to three times.
 
         Raises:
             ServerNotRunningError: nothing answers at the address.
@@ -76,19 +67,34 @@ class HqClient:
             ServerAnswerError: the answer is not one of ours.
             RemoteError: the procedure ended with an error.
         """
-        body = b'{"json":' + encode(given) + b"}"
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        status, raw = self._exchange("POST", f"/rpc/{procedure}", body, headers)
-        value = _value(status, raw)
-        try:
-            if status == 200:
-                return msgspec.convert(value, expected)
-            error = msgspec.convert(value, _WireError)
-        except msgspec.ValidationError as problem:
-            raise ServerAnswerError(
-                f"{self._address} answered {procedure} in a form that this version does not know: {problem}"
-            ) from problem
-        raise RemoteError(error.code, error.status, error.message, data=error.data)
+        for attempt in itertools.count(1):
+            status, headers, raw = self._exchange("POST", f"/rpc/{procedure}", body_of(given), self._headers)
+            pause_s = pause_before_retry_s(status, headers, attempt=attempt, now_s=time.time())
+            if pause_s is None:
+                return answer_of(status, raw, expected, source=f"{self._address} {procedure}")
+            self._pause(pause_s)
+        raise AssertionError("unreachable")
+
+    def watch(
+        self, operation: StreamOperation[Given, Answer], given: Given, *, last_event_id: str | None = None
+    ) -> Iterator[Event[Answer]]:
+        """The events of a stream as they come, after `last_event_id`. The timeout is for silence, pings included.
+
+        Raises:
+            What `call` raises; ServerNotRunningError also when the stream broke off. It goes on by calling again
+            with the id of the last event that was given.
+        """
+        headers = self._headers if last_event_id is None else {**self._headers, "last-event-id": last_event_id}
+        source = f"{self._address} {operation.rpc_path}"
+        reader = EventReader(operation.event_type, source=source)
+        with self._opened("POST", f"/rpc/{operation.rpc_path}", body_of(given), headers) as response:
+            if response.status != 200:
+                answer_of(response.status, response.read(), operation.event_type, source=source)
+            for line in response:
+                event = reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
+                if event is not None:
+                    yield event
+            reader.check_end()
 
     def health(self) -> dict[str, JsonValue]:
         """What `/health` says: `{"ok": true, "instanceId": …}`. Raises as `call` does."""
@@ -103,7 +109,7 @@ class HqClient:
         return f"{self._host}:{self._port}"
 
     def _report(self, path: str) -> dict[str, JsonValue]:
-        _, raw = self._exchange("GET", path, b"", {})
+        _, _, raw = self._exchange("GET", path, b"", {})
         try:
             report = decode(raw)
         except MalformedJsonError as error:
@@ -112,12 +118,22 @@ class HqClient:
             raise ServerAnswerError(f"what answers at {self._address} is not an HQ")
         return report
 
-    def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        with self._opened(method, path, body, headers) as response:
+            given = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, given, response.read()
+
+    @contextlib.contextmanager
+    def _opened(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer, its body to be read within the block; every fault of the connection as one of ours."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         try:
             connection.request(method, path, body=body or None, headers={**headers, "connection": "close"})
-            response = connection.getresponse()
-            return response.status, response.read()
+            yield connection.getresponse()
         except TimeoutError as error:
             raise ServerTimeoutError(f"no answer from {self._address} within {self._timeout_s:g} s") from error
         except http.client.BadStatusLine as error:
@@ -134,21 +150,3 @@ def _unreachable_or_foreign(error: http.client.BadStatusLine, address: str) -> R
     if isinstance(error, http.client.RemoteDisconnected):
         return ServerNotRunningError(f"the server at {address} closed the connection without an answer", fix="rawr up")
     return ServerAnswerError(f"what answers at {address} does not speak HTTP")
-
-
-def _value(status: int, raw: bytes) -> JsonValue:
-    """The value in the envelope of an answer; plain texts (403, 404, 421) become errors with the same code."""
-    try:
-        envelope = decode(raw)
-    except MalformedJsonError as error:
-        raise RemoteError(_TEXT_CODES.get(status, "SERVER_ANSWER_INVALID"), status, _text(raw)) from error
-    if not isinstance(envelope, dict) or "json" not in envelope:
-        raise ServerAnswerError(f"the server answered {status} without an envelope")
-    return envelope["json"]
-
-
-_TEXT_CODES = {403: "FORBIDDEN", 404: "NOT_FOUND", 421: "MISDIRECTED_REQUEST"}
-
-
-def _text(raw: bytes) -> str:
-    return raw[:200].decode("utf-8", "replace")

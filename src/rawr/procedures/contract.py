@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ from rawr.errors import RawrError
 from rawr.wire import JsonValue
 
 Method = Literal["GET", "POST"]
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
 
 
 class ProcedureError(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,28 +51,29 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.namespace}/{self.name}"
 
 
-class Procedure(Declared, frozen=True, kw_only=True):
-    """A procedure that answers once. Published, and served on every family that admits it."""
+class Operation(Declared, Generic[Given, Answer], frozen=True, kw_only=True):
+    """What a procedure that answers once promises, without the code that keeps the promise. All that a client needs."""
 
     path: str
     """OpenAPI path below the family's prefix, `{camelCase}` for parameters: `/coordination/runs/{runId}`."""
-    output_type: type[Any]
+    output_type: type[Answer]
     example: Example
-    handle: Callable[[Any, Any], Awaitable[Any]]
-    """`handle(context, input) -> output`, where context is a `procedures.context.Context`."""
 
     @property
     def operation_id(self) -> str:
         """`coordinationListWorkflows`."""
         return self.namespace + self.name[0].upper() + self.name[1:]
 
+    def handled_by(self, handle: Callable[[Any, Given], Awaitable[Answer]]) -> Procedure:
+        """The procedure that keeps the promise by `handle(context, input) -> output`."""
+        return Procedure(**msgspec.structs.asdict(self), handle=handle)
 
-class StreamProcedure(Declared, frozen=True, kw_only=True):
-    """A procedure that answers with values as they come. Served on `/rpc` only: it is not part of what is published."""
 
-    event_type: type[Any]
-    open: Callable[[Any, Any], Awaitable[AsyncGenerator[StreamEvent, None]]]
-    """`open(context, input) -> events`. What is wrong with the call is raised here, before there is a stream."""
+class Procedure(Operation[Any, Any], frozen=True, kw_only=True):
+    """A procedure that answers once. Published, and served on every family that admits it."""
+
+    handle: Callable[[Any, Any], Awaitable[Any]]
+    """`handle(context, input) -> output`, where context is a `procedures.context.Context`."""
 
 
 class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +81,25 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     value: Any
     event_id: str
+
+
+class StreamOperation(Declared, Generic[Given, Answer], frozen=True, kw_only=True):
+    """What a procedure that answers with values as they come promises."""
+
+    event_type: type[Answer]
+
+    def opened_by(
+        self, open_events: Callable[[Any, Given], Awaitable[AsyncGenerator[StreamEvent, None]]]
+    ) -> StreamProcedure:
+        """The procedure that keeps the promise by `open_events(context, input) -> events`."""
+        return StreamProcedure(**msgspec.structs.asdict(self), open=open_events)
+
+
+class StreamProcedure(StreamOperation[Any, Any], frozen=True, kw_only=True):
+    """A procedure that answers with values as they come. Served on `/rpc` only: it is not part of what is published."""
+
+    open: Callable[[Any, Any], Awaitable[AsyncGenerator[StreamEvent, None]]]
+    """What is wrong with the call is raised here, before there is a stream."""
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):

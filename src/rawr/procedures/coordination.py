@@ -11,28 +11,17 @@ import msgspec
 from rawr.coordination.model import TimelineEvent
 from rawr.coordination.service import workflow_id_of
 from rawr.errors import RawrError
-from rawr.procedures import examples
+from rawr.procedures import operations
 from rawr.procedures.context import Context
 from rawr.procedures.contract import (
-    Example,
-    Method,
+    Declared,
+    Operation,
     Procedure,
-    ProcedureError,
     ProcedureFailedError,
     StreamEvent,
     StreamProcedure,
 )
 from rawr.procedures.coordination_wire import (
-    INVALID_RUN_ID,
-    INVALID_WORKFLOW_ID,
-    NO_EVENT,
-    NO_RUN,
-    NO_WORKFLOW,
-    NOT_RUNNABLE,
-    QUEUE_FAILED,
-    RUN_CONFLICT,
-    VERSION_CONFLICT,
-    WORKFLOW_INVALID,
     GetRunStatusOutput,
     GetRunTimelineOutput,
     GetWorkflowOutput,
@@ -108,9 +97,9 @@ def _seq(event_id: str) -> int:
     return int(event_id)
 
 
-def _documenting(errors: tuple[ProcedureError, ...], handle: Handle) -> Handle:
+def _documenting(declared: Declared, handle: Handle) -> Handle:
     """`handle`, with the faults that the procedure documents in their wire form. Others pass unchanged."""
-    statuses = {error.code: error.status for error in errors}
+    statuses = {error.code: error.status for error in declared.errors}
 
     async def documented(context: Context, given: Any) -> Any:
         try:
@@ -123,120 +112,20 @@ def _documenting(errors: tuple[ProcedureError, ...], handle: Handle) -> Handle:
     return documented
 
 
-def _coordination(
-    name: str,
-    method: Method,
-    path: str,
-    summary: str,
-    handle: Handle,
-    *,
-    types: tuple[type[Any], type[Any]],
-    example: Example,
-    errors: tuple[ProcedureError, ...] = (),
-) -> Procedure:
-    return Procedure(
-        namespace="coordination",
-        name=name,
-        method=method,
-        path=f"/coordination{path}",
-        summary=summary,
-        input_type=types[0],
-        output_type=types[1],
-        errors=errors,
-        example=example,
-        handle=_documenting(errors, handle),
-    )
+def _bound(operation: Operation[Any, Any], handle: Handle) -> Procedure:
+    return operation.handled_by(_documenting(operation, handle))
 
 
 COORDINATION_PROCEDURES: Final[tuple[Procedure, ...]] = (
-    _coordination(
-        "listWorkflows",
-        "GET",
-        "/workflows",
-        "List saved coordination workflows",
-        list_workflows,
-        types=(ListWorkflowsInput, ListWorkflowsOutput),
-        example=examples.LIST_WORKFLOWS,
-    ),
-    _coordination(
-        "saveWorkflow",
-        "POST",
-        "/workflows",
-        "Create or update a coordination workflow",
-        save_workflow,
-        types=(SaveWorkflowInput, SaveWorkflowOutput),
-        example=examples.SAVE_WORKFLOW,
-        errors=(WORKFLOW_INVALID, VERSION_CONFLICT),
-    ),
-    _coordination(
-        "getWorkflow",
-        "GET",
-        "/workflows/{workflowId}",
-        "Get a coordination workflow by id",
-        get_workflow,
-        types=(WorkflowInput, GetWorkflowOutput),
-        example=examples.GET_WORKFLOW,
-        errors=(INVALID_WORKFLOW_ID, NO_WORKFLOW),
-    ),
-    _coordination(
-        "validateWorkflow",
-        "POST",
-        "/workflows/{workflowId}/validate",
-        "Validate a coordination workflow",
-        validate_workflow,
-        types=(WorkflowInput, ValidateWorkflowOutput),
-        example=examples.VALIDATE_WORKFLOW,
-        errors=(INVALID_WORKFLOW_ID, NO_WORKFLOW),
-    ),
-    _coordination(
-        "queueRun",
-        "POST",
-        "/workflows/{workflowId}/run",
-        "Queue a workflow run",
-        queue_run,
-        types=(QueueRunInput, QueueRunOutput),
-        example=examples.QUEUE_RUN,
-        errors=(
-            INVALID_WORKFLOW_ID,
-            INVALID_RUN_ID,
-            WORKFLOW_INVALID,
-            NOT_RUNNABLE,
-            NO_WORKFLOW,
-            RUN_CONFLICT,
-            QUEUE_FAILED,
-        ),
-    ),
-    _coordination(
-        "getRunStatus",
-        "GET",
-        "/runs/{runId}",
-        "Get workflow run status",
-        get_run_status,
-        types=(RunInput, GetRunStatusOutput),
-        example=examples.GET_RUN_STATUS,
-        errors=(INVALID_RUN_ID, NO_RUN),
-    ),
-    _coordination(
-        "getRunTimeline",
-        "GET",
-        "/runs/{runId}/timeline",
-        "Get workflow run timeline",
-        get_run_timeline,
-        types=(RunInput, GetRunTimelineOutput),
-        example=examples.GET_RUN_TIMELINE,
-        errors=(INVALID_RUN_ID, NO_RUN),
-    ),
+    _bound(operations.LIST_WORKFLOWS, list_workflows),
+    _bound(operations.SAVE_WORKFLOW, save_workflow),
+    _bound(operations.GET_WORKFLOW, get_workflow),
+    _bound(operations.VALIDATE_WORKFLOW, validate_workflow),
+    _bound(operations.QUEUE_RUN, queue_run),
+    _bound(operations.GET_RUN_STATUS, get_run_status),
+    _bound(operations.GET_RUN_TIMELINE, get_run_timeline),
 )
 
 COORDINATION_STREAMS: Final[tuple[StreamProcedure, ...]] = (
-    StreamProcedure(
-        namespace="coordination",
-        name="watchRun",
-        method="GET",
-        summary="Follow the timeline of a run until the run has ended",
-        input_type=WatchRunInput,
-        event_type=TimelineEvent,
-        errors=(INVALID_RUN_ID, NO_RUN, NO_EVENT),
-        open=_documenting((INVALID_RUN_ID, NO_RUN, NO_EVENT), watch_run),
-    ),
+    operations.WATCH_RUN.opened_by(_documenting(operations.WATCH_RUN, watch_run)),
 )

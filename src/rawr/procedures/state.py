@@ -6,7 +6,7 @@ from typing import Final
 
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
-from rawr.procedures.examples import GET_RUNTIME_STATE
+from rawr.procedures.operations import GET_RUNTIME_STATE
 from rawr.procedures.state_wire import GetRuntimeStateInput, GetRuntimeStateOutput
 
 
@@ -14,17 +14,4 @@ async def get_runtime_state(context: Context, _: GetRuntimeStateInput) -> GetRun
     return GetRuntimeStateOutput(state=await context.state.get())
 
 
-STATE_PROCEDURES: Final[tuple[Procedure, ...]] = (
-    Procedure(
-        namespace="state",
-        name="getRuntimeState",
-        method="GET",
-        path="/state/runtime",
-        summary="Read runtime plugin state",
-        input_type=GetRuntimeStateInput,
-        output_type=GetRuntimeStateOutput,
-        errors=(),
-        example=GET_RUNTIME_STATE,
-        handle=get_runtime_state,
-    ),
-)
+STATE_PROCEDURES: Final[tuple[Procedure, ...]] = (GET_RUNTIME_STATE.handled_by(get_runtime_state),)

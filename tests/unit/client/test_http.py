@@ -139,6 +139,17 @@ def test_an_answer_that_is_not_ours_is_refused(answer: bytes) -> None:
         call(url)
 
 
+def test_a_server_that_says_when_to_come_again_is_asked_again() -> None:
+    error = b'{"json":{"defined":false,"code":"DATABASE_BUSY","status":503,"message":"busy"}}'
+    busy = response(503, error).replace(b"connection", b"retry-after: 3\r\nconnection")
+    pauses: list[float] = []
+    with answering(busy, response(200, b'{"json":{"name":"x"}}')) as (url, asked):
+        client = HqClient(url, KEY, timeout_s=2, pause=pauses.append)
+        assert client.call("coordination/getThing", {"thingId": "a"}, Thing) == Thing(name="x")
+    assert pauses == [3.0]
+    assert asked[0] == asked[1]
+
+
 @pytest.mark.parametrize("ask", [HqClient.health, HqClient.ready])
 def test_the_reports_of_a_server_are_read(ask: Callable[[HqClient], dict[str, Any]]) -> None:
     with answering(response(200, b'{"ok":true,"instanceId":"i"}')) as (url, _):
