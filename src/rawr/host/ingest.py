@@ -1,19 +1,28 @@
 """`/api/inngest`: the runtime ingress. Verifies the signature of a call and hands it to the durable functions.
 
-Every refusal is the same `403 forbidden`, whatever was wrong. Development switches of the functions' framework
-have no say here.
+Every refusal is the same `403 forbidden`, whatever was wrong; only a body over the limit, which takes a fresh
+signature to send, is a 413. Development switches of the functions' framework and forwarded headers have no say here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import parse_qsl
 
 from rawr.clock import Clock
 from rawr.execution.ports import Ingress, IngressRequest, IngressResponse
 from rawr.host.dispatch import answered
-from rawr.host.ingress import METHODS, Mac, Signature, in_window, is_signed, parse_signature
+from rawr.host.ingress import (
+    METHODS,
+    Mac,
+    Signature,
+    has_repeated_header,
+    in_window,
+    is_signed,
+    parse_signature,
+    query_fields,
+)
+from rawr.host.replay import SeenSignatures
 from rawr.host.request import Request
 from rawr.host.responses import Response, forbidden, plain_error
 from rawr.host.settings import Limits
@@ -35,33 +44,42 @@ class IngestFamily:
         self._clock = clock
         self._limits = limits
         self._url = base_url + PATH
+        self._seen = SeenSignatures()
 
     async def __call__(self, request: Request) -> Response:
         return await answered(self._run(request), plain_error)
 
     async def _run(self, request: Request) -> Response:
+        query = query_fields(request.query)
         signature = self._fresh_signature(request)
-        if signature is None:
+        if query is None or signature is None:
             return forbidden()  # without reading the body
         body = await request.body(limit_bytes=self._limits.ingress_body_bytes, timeout_s=self._limits.body_s)
         if not is_signed(signature, body, self._keys, mac=self._mac):
             return forbidden()
+        if not self._seen.first_use(signature, now_s=self._now_s()):
+            return forbidden()
         request.notes.caller_class = CallerClass.RUNTIME_INGRESS
-        return _response(await self._ingress.handle(self._verified(request, body)))
+        return _response(await self._ingress.handle(self._verified(request, query, body)))
 
     def _fresh_signature(self, request: Request) -> Signature | None:
-        signature = parse_signature(request.headers) if request.method in METHODS else None
-        is_fresh = signature is not None and in_window(signature, now_s=self._clock.now_ms() // 1000)
+        if request.method not in METHODS or has_repeated_header(request.headers):
+            return None
+        signature = parse_signature(request.headers)
+        is_fresh = signature is not None and in_window(signature, now_s=self._now_s())
         return signature if is_fresh else None
 
-    def _verified(self, request: Request, body: bytes) -> IngressRequest:
+    def _now_s(self) -> int:
+        return self._clock.now_ms() // 1000
+
+    def _verified(self, request: Request, query: Mapping[str, str], body: bytes) -> IngressRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
         if "inngest-signature" in headers:
             headers["x-inngest-signature"] = headers.pop("inngest-signature")
         return IngressRequest(
             method=request.method,
             url=self._url,  # from the settings: a Host header must not choose where functions are registered
-            query=dict(parse_qsl(request.query, keep_blank_values=True)),
+            query=query,
             headers=headers,
             body=body,
         )

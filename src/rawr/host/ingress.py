@@ -1,7 +1,8 @@
 """Whether a call into `/api/inngest` is signed by our engine: strict parse, time window, constant-time compare. Pure.
 
 The MAC itself is computed by a function that is passed in, over the canonical form of the body, so that no
-framework comes in here. Anything but exactly one well-formed header is a refusal, not a fallback.
+framework comes in here. Anything but exactly one well-formed header is a refusal, not a fallback; and so is anything
+that is said twice, because two readers may believe different ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -18,6 +20,8 @@ from rawr.host.auth import Headers, header_values
 SIGNATURE_AGE_MAX_S: Final = 300
 METHODS: Final = frozenset({"GET", "POST", "PUT"})
 HEADERS: Final = (b"x-inngest-signature", b"inngest-signature")
+QUERY_FIELDS_MAX: Final = 16
+_OF_ENGINES: Final = b"x-inngest-"
 
 # `\Z`, ASCII digits and lower-case hex only: `179…junk` and `…zz` are not signatures.
 _SIGNATURE: Final = re.compile(rb"t=([0-9]{1,12})&s=([0-9a-f]{64})\Z")
@@ -38,6 +42,22 @@ def parse_signature(headers: Headers) -> Signature | None:
         return None
     match = _SIGNATURE.match(values[0])
     return None if match is None else Signature(at_s=int(match[1]), mac=match[2].decode())
+
+
+def query_fields(text: str) -> dict[str, str] | None:
+    """The fields of a query string, or None when one comes twice or there are more than any engine sends."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError:
+        return None
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else None
+
+
+def has_repeated_header(headers: Headers) -> bool:
+    """Whether a header that engines speak by comes twice."""
+    names = [name for name, _ in headers if name.startswith(_OF_ENGINES)]
+    return len(names) != len(set(names))
 
 
 def in_window(signature: Signature, *, now_s: int) -> bool:
