@@ -20,7 +20,7 @@ import msgspec
 
 from rawr.coordination.model import Workflow
 from rawr.errors import RawrError
-from rawr.execution.ports import DeskHandler, DurableFunction
+from rawr.execution.ports import DeskHandler, DurableFunction, FinishedHook
 from rawr.execution.program import coordination_runner
 from rawr.plugins.loader import load_workflows_plugin
 from rawr.plugins.status import module_of
@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     workflows: tuple[Workflow, ...]
     """Workflows that plugins ship; saved when the host starts."""
     web_mounts: tuple[WebMount, ...]
+    finished_hooks: tuple[FinishedHook, ...] = ()
     faults: tuple[PluginFault, ...] = ()
     streams: tuple[StreamProcedure, ...] = ()
     """Procedures that answer with values as they come; on `/rpc` only."""
@@ -94,6 +95,7 @@ def compose(root: Path) -> Manifest:
         desk_handlers=parts.handlers,
         workflows=tuple(parts.workflows),
         web_mounts=tuple(parts.web_mounts),
+        finished_hooks=tuple(parts.finished_hooks),
         faults=(*manifest_faults, *parts.faults),
         streams=STREAMS,
     )
@@ -143,6 +145,7 @@ class _Brought(msgspec.Struct, frozen=True, kw_only=True):
 
     handlers: Mapping[str, DeskHandler] = {}
     workflows: tuple[Workflow, ...] = ()
+    finished_hooks: tuple[FinishedHook, ...] = ()
     web_mount: WebMount | None = None
 
 
@@ -150,7 +153,11 @@ def _brought_by(root: Path, plugin: Plugin) -> _Brought:
     match plugin.kind:
         case PluginKind.WORKFLOWS:
             loaded = load_workflows_plugin(root, plugin)
-            return _Brought(handlers=loaded.handlers, workflows=loaded.workflows)
+            hooks = tuple(
+                FinishedHook(name=hook.mark.name, workflow_id=hook.mark.workflow_id, call=hook.call)
+                for hook in loaded.finished_hooks
+            )
+            return _Brought(handlers=loaded.handlers, workflows=loaded.workflows, finished_hooks=hooks)
         case PluginKind.WEB:
             module = module_of(plugin)
             if module is None:
@@ -168,6 +175,7 @@ class _Parts:
         self.handlers: dict[str, DeskHandler] = {}
         self.workflows: list[Workflow] = []
         self.web_mounts: list[WebMount] = []
+        self.finished_hooks: list[FinishedHook] = []
         self.faults: list[PluginFault] = []
         self._owners: dict[str, str] = {f"capability {CAPABILITY} of plugins/workflows": "rawr itself"}
 
@@ -187,6 +195,7 @@ class _Parts:
         self._owners.update(dict.fromkeys(names, str(plugin.plugin_id)))
         self.handlers.update(brought.handlers)
         self.workflows.extend(brought.workflows)
+        self.finished_hooks.extend(brought.finished_hooks)
         if brought.web_mount is not None:
             self.web_mounts.append(brought.web_mount)
 
@@ -195,6 +204,7 @@ def _names(plugin: Plugin, brought: _Brought) -> Iterator[str]:
     """What only one plugin of an instance may own."""
     yield f"capability {plugin.metadata.capability} of plugins/{plugin.root}"
     yield from (f"desk handler {name}" for name in brought.handlers)
+    yield from (f"finished hook {hook.name}" for hook in brought.finished_hooks)
     yield from (f"workflow {workflow.workflow_id}" for workflow in brought.workflows)
 
 
@@ -231,6 +241,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     yield from _twice("path prefix", (capability.path_prefix for capability in manifest.capabilities))
     yield from _twice("function", (function.function_id for function in manifest.functions))
     yield from _twice("workflow", (workflow.workflow_id for workflow in manifest.workflows))
+    yield from _twice("finished hook", (hook.name for hook in manifest.finished_hooks))
     yield from _twice("web mount", (mount.dir_name for mount in manifest.web_mounts))
     for capability in manifest.capabilities:
         if not capability.path_prefix.startswith("/"):

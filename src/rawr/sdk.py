@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rawr.coordination.model import Desk, DeskKind, Handoff, MemoryScope, RuntimePolicy, Workflow
-from rawr.execution.ports import DeskContext
-from rawr.plugins.authoring import DeskFailed, desk_handler, workflow_from
+from rawr.coordination.model import Desk, DeskKind, Handoff, MemoryScope, Run, RunStatus, RuntimePolicy, Workflow
+from rawr.execution.ports import DeskContext, FinishedEffects
+from rawr.plugins.authoring import DeskFailed, desk_handler, on_finished, workflow_from
 from rawr.wire import JsonValue
 
 __all__ = [
@@ -12,11 +12,15 @@ __all__ = [
     "DeskContext",
     "DeskFailed",
     "DeskKind",
+    "FinishedEffects",
     "Handoff",
     "JsonValue",
     "MemoryScope",
+    "Run",
+    "RunStatus",
     "RuntimePolicy",
     "Workflow",
     "desk_handler",
+    "on_finished",
     "workflow_from",
 ]

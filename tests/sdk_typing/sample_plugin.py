@@ -10,12 +10,16 @@ from rawr.sdk import (
     DeskContext,
     DeskFailed,
     DeskKind,
+    FinishedEffects,
     Handoff,
     JsonValue,
     MemoryScope,
+    Run,
+    RunStatus,
     RuntimePolicy,
     Workflow,
     desk_handler,
+    on_finished,
     workflow_from,
 )
 
@@ -31,6 +35,17 @@ def sync_handler(received: JsonValue, ctx: DeskContext) -> JsonValue:
 @desk_handler("sample.async")
 async def async_handler(received: dict[str, int], ctx: DeskContext) -> dict[str, int]:
     return received if ctx.attempt else {}
+
+
+@on_finished("sample.notify", workflow_id="sample")
+def notify(run: Run, fx: FinishedEffects) -> None:
+    if run.status is RunStatus.COMPLETED:
+        fx.once("mail", lambda: {"key": fx.idempotency_key})
+
+
+@on_finished("sample.watch")
+async def watch(run: Run, fx: FinishedEffects) -> None:
+    await fx.once("seen", lambda: run.run_id)
 
 
 # A handler stays what it was, so its tests may call it.

@@ -7,11 +7,21 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawr.coordination.lifecycle import TRANSITIONS, Fact
-from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, RunStatus
+from rawr.coordination.model import (
+    FINALIZATION_CONTRACT,
+    TERMINAL_STATUSES,
+    EventType,
+    Finalization,
+    FinishedHookState,
+    HookOutcome,
+    Run,
+    RunStatus,
+)
 from rawr.coordination.ports import CoordinationStore
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
@@ -37,6 +47,8 @@ facts = st.builds(
 )
 create = st.tuples(st.just("create"), st.sampled_from(RUNS), st.sampled_from(("w1", "w2")), facts)
 record = st.tuples(st.just("record"), st.sampled_from(RUNS), st.just(""), facts)
+finish = st.tuples(st.just("finish"), st.sampled_from(RUNS), st.just(""), facts)
+act = st.tuples(st.just("act"), st.sampled_from(RUNS), st.just(""), facts)
 
 
 async def play(store: CoordinationStore, history: list[tuple[str, str, str, Fact]]) -> list[object]:
@@ -53,9 +65,14 @@ async def play(store: CoordinationStore, history: list[tuple[str, str, str, Fact
                     started_at=AT,
                     input=fact.output,
                     trace_links=(),
+                    finalization=msgspec.UNSET if workflow_id == "w2" else Finalization(contract=FINALIZATION_CONTRACT),
                 )
                 created = await store.create_run(run, fact)
                 seen.append((created.created, created.run))
+            elif action == "finish":
+                seen.append(await store.record_finished_hook(RunId(run_id), hook_state(fact.key)))
+            elif action == "act":
+                seen.append(await store.record_finished_effect(RunId(run_id), fact.key, fact.output))
             else:
                 seen.append(await store.record(RunId(run_id), fact))
         except RawrError as error:
@@ -64,12 +81,25 @@ async def play(store: CoordinationStore, history: list[tuple[str, str, str, Fact
         seen.append(await store.get_run(RunId(run_id)))
         seen.extend(await store.timeline(RunId(run_id)))
         seen.extend([await store.desk_result(RunId(run_id), DeskId(desk)) for desk in DESKS])
+        seen.append(await store.finished_effect(RunId(run_id), "key-0"))
+    seen.append(await store.unheard_runs(9))
     seen.extend([await store.list_runs(limit=9), await store.undispatched_runs(9), await store.count_runs()])
     return seen
 
 
+def hook_state(error: str) -> FinishedHookState:
+    return FinishedHookState(
+        attempted_at=AT,
+        outcome=HookOutcome.FAILED,
+        error=error,
+        non_critical=True,
+        idempotency_required=True,
+        timeout_ms=5000,
+    )
+
+
 @settings(max_examples=60)
-@given(st.lists(create | record, max_size=14))
+@given(st.lists(create | record | finish | act, max_size=14))
 def test_both_stores_answer_the_same_to_any_history(history: list[tuple[str, str, str, Fact]]) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,

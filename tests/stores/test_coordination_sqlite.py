@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import EventType, MemoryKey, Run, RunStatus
-from rawr.coordination.store_sqlite import SqliteCoordinationStore
+from rawr.coordination.store_sqlite import MIGRATIONS, SqliteCoordinationStore
 from rawr.errors import CorruptFileError
 from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.storage.sqlite import Database
 from rawr.testing.clock import FakeClock
 
 AT = "2026-01-01T00:00:00.000Z"
@@ -117,6 +119,23 @@ def test_a_damaged_store_is_an_error_and_is_left_as_it_was(tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
+def test_a_store_from_before_the_finished_hooks_is_brought_up_to_date_with_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "coordination.sqlite"
+    Database(path, MIGRATIONS[:1]).close()
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        "INSERT INTO run (run_id, workflow_id, workflow_version, status, last_seq, started_at, trace_links)"
+        " VALUES ('r1', 'echo', 1, 'failed', 1, ?, '[]')",
+        (AT,),
+    )
+    connection.close()
+    with SqliteCoordinationStore(path, FakeClock()) as store:
+        run = asyncio.run(store.get_run(RUN_ID))
+        assert run is not None
+        assert (run.status, run.finalization) == (RunStatus.FAILED, msgspec.UNSET)
+        assert asyncio.run(store.unheard_runs(9)) == []
+
+
 def test_appending_and_looking_up_never_scan_or_sort_a_table(tmp_path: Path) -> None:
     statements: dict[str, Sequence[object]] = {}
 
@@ -155,3 +174,4 @@ async def look_around(store: SqliteCoordinationStore) -> None:
         workflow_id=WorkflowId("echo"), workflow_version=1, desk_id=DeskId("draft"), namespace="", key="last"
     )
     await store.get_memory(at, now_ms=0)
+    await store.finished_effect(RUN_ID, "mail")

@@ -11,8 +11,12 @@ import pytest
 
 from rawr.coordination.lifecycle import Fact, IllegalTransitionError, event_id
 from rawr.coordination.model import (
+    FINALIZATION_CONTRACT,
     Desk,
     EventType,
+    Finalization,
+    FinishedHookState,
+    HookOutcome,
     MemoryKey,
     MemoryRecord,
     MemoryScope,
@@ -25,6 +29,7 @@ from rawr.coordination.ports import (
     CoordinationStore,
     CreatedRun,
     DeskResult,
+    FinishedEffect,
     RunIdConflictError,
     RunNotFoundError,
     WorkflowVersionConflictError,
@@ -461,3 +466,101 @@ def test_the_memory_of_a_fact_that_is_ignored_is_ignored_too(bench: Bench) -> No
     memory = MemoryRecord(at=memory_key(), data="late", updated_at=AT)
     record(bench, run_id, desk_completed(None, memory=memory))
     assert recall(bench, memory_key(), now_ms=0) is None
+
+
+UNDER_CONTRACT = Finalization(contract=FINALIZATION_CONTRACT)
+SUCCEEDED = FinishedHookState(
+    attempted_at=AT,
+    outcome=HookOutcome.SUCCEEDED,
+    non_critical=True,
+    idempotency_required=True,
+    timeout_ms=5000,
+)
+FAILED = msgspec.structs.replace(SUCCEEDED, outcome=HookOutcome.FAILED, error="\U0001f680")
+
+
+def ended_run(bench: Bench, name: str = "r1", *, ends: Fact = COMPLETED) -> RunId:
+    create(bench, run_of(name, finalization=UNDER_CONTRACT))
+    record(bench, RunId(name), RUNNING)
+    record(bench, RunId(name), ends)
+    return RunId(name)
+
+
+@pytest.mark.parametrize("ends", [COMPLETED, fact(EventType.RUN_FAILED, error="x")])
+@pytest.mark.parametrize("state", [SUCCEEDED, FAILED])
+def test_the_first_outcome_of_a_finished_hook_stays_and_changes_nothing_else(
+    bench: Bench, ends: Fact, state: FinishedHookState
+) -> None:
+    run_id = ended_run(bench, ends=ends)
+    before = bench(lambda store: store.get_run(run_id))
+    assert before is not None
+    assert before.finalization == UNDER_CONTRACT
+    after = bench(lambda store: store.record_finished_hook(run_id, state))
+    assert after == msgspec.structs.replace(
+        before, finalization=Finalization(contract=FINALIZATION_CONTRACT, finished_hook=state)
+    )
+    other = SUCCEEDED if state is FAILED else FAILED
+    assert bench(lambda store: store.record_finished_hook(run_id, other)) == after
+    assert bench(lambda store: store.get_run(run_id)) == after
+    assert bench(lambda store: store.list_runs(limit=1)) == [after]
+    assert len(bench(lambda store: store.timeline(run_id))) == 3
+
+
+def test_only_an_ended_run_under_the_contract_takes_an_outcome(bench: Bench) -> None:
+    create(bench, run_of("going", finalization=UNDER_CONTRACT))
+    create(bench, run_of("of-old"))
+    record(bench, RunId("of-old"), RUNNING)
+    record(bench, RunId("of-old"), COMPLETED)
+    for name in ("going", "of-old"):
+        with pytest.raises(IllegalTransitionError, match=name):
+            bench(lambda store, name=name: store.record_finished_hook(RunId(name), SUCCEEDED))  # type: ignore[misc]
+    with pytest.raises(RunNotFoundError):
+        bench(lambda store: store.record_finished_hook(RunId("none"), SUCCEEDED))
+    going, of_old = (bench(lambda store, name=name: store.get_run(RunId(name))) for name in ("going", "of-old"))  # type: ignore[misc]
+    assert (going.finalization, of_old.finalization) == (UNDER_CONTRACT, msgspec.UNSET)
+
+
+def test_unheard_runs_are_failed_ones_that_no_engine_took_oldest_first(bench: Bench) -> None:
+    failed = fact(EventType.RUN_FAILED, error="x")
+    for name in ("late", "heard", "taken", "later"):
+        create(bench, run_of(name, finalization=UNDER_CONTRACT))
+        if name == "taken":
+            bench(lambda store: store.mark_dispatched(RunId("taken")))
+        record(bench, RunId(name), failed)
+    create(bench, run_of("of-old"))
+    record(bench, RunId("of-old"), failed)
+    ended_run(bench, "completed")
+    create(bench, run_of("queued", finalization=UNDER_CONTRACT))
+    bench(lambda store: store.record_finished_hook(RunId("heard"), SUCCEEDED))
+    assert [run.run_id for run in bench(lambda store: store.unheard_runs(9))] == ["late", "later"]
+    assert [run.run_id for run in bench(lambda store: store.unheard_runs(1))] == ["late"]
+
+
+@pytest.mark.parametrize("result", AWKWARD, ids=lambda value: repr(value)[:20])
+def test_the_first_record_of_an_effect_stays(bench: Bench, result: JsonValue) -> None:
+    run_id = ended_run(bench)
+    assert bench(lambda store: store.finished_effect(run_id, "mail")) is None
+    kept = bench(lambda store: store.record_finished_effect(run_id, "mail", result))
+    again = bench(lambda store: store.record_finished_effect(run_id, "mail", {"second": True}))
+    assert repr(kept) == repr(again) == repr(FinishedEffect(result=result))
+    assert repr(bench(lambda store: store.finished_effect(run_id, "mail"))) == repr(kept)
+
+
+def test_effects_are_kept_apart_by_run_and_key(bench: Bench) -> None:
+    one, other = ended_run(bench, "one"), ended_run(bench, "other")
+    for run_id, key in ((one, "a"), (one, "A"), (other, "a"), (one, "a\nb")):
+        bench(lambda store, at=(run_id, key): store.record_finished_effect(*at, list(at)))  # type: ignore[misc]
+    for run_id, key in ((one, "a"), (one, "A"), (other, "a"), (one, "a\nb")):
+        kept = bench(lambda store, at=(run_id, key): store.finished_effect(*at))  # type: ignore[misc]
+        assert kept == FinishedEffect(result=[run_id, key])
+    assert bench(lambda store: store.finished_effect(other, "A")) is None
+    assert bench(lambda store: store.finished_effect(RunId("none"), "a")) is None
+
+
+def test_an_effect_of_no_run_or_that_is_no_json_is_refused(bench: Bench) -> None:
+    run_id = ended_run(bench)
+    with pytest.raises(RunNotFoundError):
+        bench(lambda store: store.record_finished_effect(RunId("none"), "a", 1))
+    with pytest.raises(BadInputError):
+        bench(lambda store: store.record_finished_effect(run_id, "a", object()))
+    assert bench(lambda store: store.finished_effect(run_id, "a")) is None

@@ -15,6 +15,8 @@ import msgspec
 from rawr.coordination.model import (
     TERMINAL_STATUSES,
     EventType,
+    Finalization,
+    FinishedHookState,
     MemoryRecord,
     Run,
     RunStatus,
@@ -98,6 +100,34 @@ def advance(run: Run, fact: Fact) -> Run | None:
         output=fact.output if status is RunStatus.COMPLETED else run.output,
         error=fact.error if status is RunStatus.FAILED else run.error,
         trace_links=run.trace_links,
+        finalization=run.finalization,
+    )
+
+
+def awaits_finished_hook(run: Run) -> bool:
+    """Whether the run has ended under the contract, and its hook's outcome is not known yet."""
+    return (
+        run.status in TERMINAL_STATUSES
+        and run.finalization is not msgspec.UNSET
+        and run.finalization.finished_hook is msgspec.UNSET
+    )
+
+
+def finished(run: Run, state: FinishedHookState) -> Run | None:
+    """The run with the outcome of its finished hook, or None when that is known already: the first one stays.
+
+    Raises:
+        IllegalTransitionError: the run has not ended, or was made without the contract.
+    """
+    if run.finalization is msgspec.UNSET or run.status not in TERMINAL_STATUSES:
+        raise IllegalTransitionError(
+            f"run {run.run_id} is {run.status.value}: there is no finished hook to record",
+            details={"runId": run.run_id, "status": run.status.value},
+        )
+    if not awaits_finished_hook(run):
+        return None
+    return msgspec.structs.replace(
+        run, finalization=Finalization(contract=run.finalization.contract, finished_hook=state)
     )
 
 

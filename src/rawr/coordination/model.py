@@ -115,8 +115,62 @@ class TraceLink(Wire, frozen=True, kw_only=True):
     url: str
 
 
+class FinalizationContract(Wire, frozen=True, kw_only=True):
+    """What the finished hooks of a run are promised, and what they have to keep to. Exactly-once cannot be asked for.
+
+    No field has a default: a contract is always written out.
+    """
+
+    delivery: Literal["at-least-once"]
+    exactly_once: Annotated[bool, msgspec.Meta(extra_json_schema={"const": False})]
+    side_effect_policy: Literal["idempotent-non-critical"]
+    failure_mode: Literal["best-effort-non-blocking"]
+
+    def __post_init__(self) -> None:
+        if self.exactly_once:
+            raise ValueError("exactlyOnce must be false: a finished hook may be delivered again")
+
+
+FINALIZATION_CONTRACT: Final = FinalizationContract(
+    delivery="at-least-once",
+    exactly_once=False,
+    side_effect_policy="idempotent-non-critical",
+    failure_mode="best-effort-non-blocking",
+)
+FINISHED_TIMEOUT_MS: Final = 5000
+"""How long the finished hooks of a run may take together."""
+
+
+class HookOutcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """There was no hook for the run."""
+
+
+class FinishedHookState(Wire, frozen=True, kw_only=True):
+    """How the finished hooks of a run ended. It says nothing about the run, which stays as it was."""
+
+    attempted_at: str
+    outcome: HookOutcome
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    non_critical: Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
+    idempotency_required: Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
+    timeout_ms: int
+
+
+class Finalization(Wire, frozen=True, kw_only=True):
+    """What happens after a run has ended. `finished_hook` is there once its outcome is known."""
+
+    contract: FinalizationContract
+    finished_hook: FinishedHookState | msgspec.UnsetType = msgspec.UNSET
+
+
 class Run(Wire, frozen=True, kw_only=True):
-    """One execution of one version of a workflow. Times are ISO 8601 UTC with milliseconds."""
+    """One execution of one version of a workflow. Times are ISO 8601 UTC with milliseconds.
+
+    Runs that were stored before there were finished hooks have no `finalization`, and no hook hears of them.
+    """
 
     run_id: RunId
     workflow_id: WorkflowId
@@ -128,6 +182,7 @@ class Run(Wire, frozen=True, kw_only=True):
     output: JsonValue | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
     trace_links: tuple[TraceLink, ...]
+    finalization: Finalization | msgspec.UnsetType = msgspec.UNSET
 
 
 class TimelineEvent(Wire, frozen=True, kw_only=True):

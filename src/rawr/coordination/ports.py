@@ -8,7 +8,15 @@ from typing import Protocol
 import msgspec
 
 from rawr.coordination.lifecycle import Fact
-from rawr.coordination.model import MemoryKey, MemoryRecord, Run, RunStatus, TimelineEvent, Workflow
+from rawr.coordination.model import (
+    FinishedHookState,
+    MemoryKey,
+    MemoryRecord,
+    Run,
+    RunStatus,
+    TimelineEvent,
+    Workflow,
+)
 from rawr.errors import RawrError
 from rawr.ids import DeskId, EventId, RunId, WorkflowId
 from rawr.wire import JsonValue
@@ -38,6 +46,12 @@ class CreatedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 class DeskResult(msgspec.Struct, frozen=True, kw_only=True):
     output: JsonValue
+
+
+class FinishedEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """An effect of a finished hook that has happened."""
+
+    result: JsonValue
 
 
 class CoordinationStore(Protocol):
@@ -106,6 +120,31 @@ class CoordinationStore(Protocol):
 
     async def get_memory(self, at: MemoryKey, *, now_ms: int) -> MemoryRecord | None:
         """The record, unless it has expired."""
+        ...
+
+    async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
+        """Keep how the finished hook of an ended run ended, by `lifecycle.finished`; the first outcome stays.
+
+        Raises RunNotFoundError, IllegalTransitionError.
+        """
+        ...
+
+    async def unheard_runs(self, limit: int) -> list[Run]:
+        """Failed runs that no engine has accepted and whose finished hook has no outcome, oldest first.
+
+        Of all other ended runs the engine sees to it that their hook is called.
+        """
+        ...
+
+    async def finished_effect(self, run_id: RunId, key: str) -> FinishedEffect | None:
+        """The effect that was recorded under `key` for this run, or None."""
+        ...
+
+    async def record_finished_effect(self, run_id: RunId, key: str, result: JsonValue) -> FinishedEffect:
+        """Keep that an effect has happened; the one under `key` afterwards, which is the first that was kept.
+
+        Raises RunNotFoundError; BadInputError when `result` is not JSON.
+        """
         ...
 
     async def count_runs(self) -> dict[RunStatus, int]: ...

@@ -15,8 +15,10 @@ from rawr.clock import Clock, RunIdSource
 from rawr.coordination.desks import not_runnable_reasons
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import (
+    FINALIZATION_CONTRACT,
     TERMINAL_STATUSES,
     EventType,
+    Finalization,
     Run,
     RunStatus,
     TimelineEvent,
@@ -93,6 +95,7 @@ class CoordinationService:
     `base_url` is asked whenever a run is queued, because a server on port 0 knows it only after binding.
     `inngest_base_url` adds a trace link to a real Inngest server; the embedded engine has no page to link to.
     `pause` waits between two looks at a run that is watched.
+    `tell_finished` calls the finished hooks of a run that no engine has taken; of all others the engine does it.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class CoordinationService:
         base_url: Callable[[], str],
         inngest_base_url: str | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        tell_finished: Callable[[RunId], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -113,6 +117,7 @@ class CoordinationService:
         self._base_url = base_url
         self._inngest_base_url = inngest_base_url
         self._pause = pause
+        self._tell_finished = tell_finished
 
     async def list_workflows(self) -> list[Workflow]:
         """The newest version of each, by id."""
@@ -231,6 +236,12 @@ class CoordinationService:
                 break
         return resumed
 
+    async def tell_unheard(self) -> None:
+        """Call the finished hooks of runs that failed before an engine had them, and whose process died before that."""
+        if self._tell_finished is not None:
+            for run in await self._store.unheard_runs(UNDISPATCHED_BATCH):
+                await self._tell_finished(run.run_id)
+
     async def _refuse_unrunnable(self, workflow: Workflow) -> None:
         validation = await asyncio.to_thread(_judged, workflow)
         if not validation.ok:  # stored by a rawr with other rules
@@ -251,6 +262,7 @@ class CoordinationService:
             started_at=self._now(),
             input=run_input,
             trace_links=tuple(TraceLink(provider=link.provider, label=link.label, url=link.url) for link in links),
+            finalization=Finalization(contract=FINALIZATION_CONTRACT),
         )
 
     async def _dispatched(self, run: Run) -> QueuedRun:
@@ -272,7 +284,15 @@ class CoordinationService:
             run = await self._store.record(run.run_id, fact)
         except StorageError as second:  # the disk refuses this too: say so, the run stays queued and is retried
             message = f"{message}; that could not be stored either: {second}"
-        return RunQueueFailedError(message, run)
+        return RunQueueFailedError(message, await self._told(run))
+
+    async def _told(self, run: Run) -> Run:
+        """The run after its finished hooks. What cannot be recorded now is told again at the next start."""
+        if self._tell_finished is not None:
+            with contextlib.suppress(StorageError):
+                await self._tell_finished(run.run_id)
+                run = await self._current(run)
+        return run
 
     def _now(self) -> str:
         return iso_from_ms(self._clock.now_ms())

@@ -13,8 +13,11 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
-from rawr.coordination.lifecycle import Fact, advance, event_id, event_of
+from rawr.coordination.lifecycle import Fact, advance, event_id, event_of, finished
 from rawr.coordination.model import (
+    Finalization,
+    FinalizationContract,
+    FinishedHookState,
     MemoryKey,
     MemoryRecord,
     Run,
@@ -23,10 +26,11 @@ from rawr.coordination.model import (
     TraceLink,
     Workflow,
 )
-from rawr.coordination.ports import CreatedRun, DeskResult
+from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
 from rawr.coordination.store_rules import Save, to_json
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue
+from rawr.wire import JsonValue
 
 T = TypeVar("T")
 
@@ -91,12 +95,32 @@ CREATE TABLE memory (
 ) STRICT;
 """,
     ),
+    Migration(
+        name="finished hooks",
+        sql="""
+-- Apart from the run, as its input is. Runs from before have no row, and no hook hears of them.
+CREATE TABLE run_finalization (
+  run_number INTEGER PRIMARY KEY REFERENCES run (number),
+  contract TEXT NOT NULL,
+  finished_hook TEXT
+) STRICT;
+CREATE INDEX run_never_taken ON run (number) WHERE dispatched = 0 AND status = 'failed';
+
+CREATE TABLE finished_effect (
+  run_number INTEGER NOT NULL REFERENCES run (number),
+  key TEXT NOT NULL,
+  result TEXT NOT NULL,
+  PRIMARY KEY (run_number, key)
+) STRICT, WITHOUT ROWID;
+""",
+    ),
 )
 
 _SELECT_RUN: Final = """
 SELECT number, last_seq, run_id, workflow_id, workflow_version, status, started_at, finished_at, run_input.input,
-  output, error, trace_links
+  output, error, trace_links, run_finalization.contract, run_finalization.finished_hook
 FROM run LEFT JOIN run_input ON run_input.run_number = run.number
+  LEFT JOIN run_finalization ON run_finalization.run_number = run.number
 """
 
 
@@ -185,6 +209,35 @@ class SqliteCoordinationStore:
         data, updated_at, expires_at_ms = row
         return MemoryRecord(at=at, data=msgspec.json.decode(data), updated_at=updated_at, expires_at_ms=expires_at_ms)
 
+    async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
+        return await self._database.write(lambda connection: _record_finished_hook(connection, run_id, state))
+
+    async def unheard_runs(self, limit: int) -> list[Run]:
+        return await self._runs(
+            "WHERE dispatched = 0 AND status = 'failed' AND contract IS NOT NULL AND finished_hook IS NULL "
+            "ORDER BY number LIMIT ?",
+            max(limit, 0),
+        )
+
+    async def finished_effect(self, run_id: RunId, key: str) -> FinishedEffect | None:
+        return await self._database.read(lambda connection: _finished_effect(connection, run_id, key))
+
+    async def record_finished_effect(self, run_id: RunId, key: str, result: JsonValue) -> FinishedEffect:
+        document = to_json(result)
+
+        def unit(connection: Connection) -> FinishedEffect:
+            connection.execute(
+                "INSERT INTO finished_effect (run_number, key, result) SELECT number, ?, ? FROM run "
+                "WHERE run_id = ? ON CONFLICT DO NOTHING",
+                (key, document, run_id),
+            )
+            kept = _finished_effect(connection, run_id, key)
+            if kept is None:
+                raise store_rules.run_not_found(run_id)
+            return kept
+
+        return await self._database.write(unit)
+
     async def count_runs(self) -> dict[RunStatus, int]:
         rows = await self._database.read(
             lambda connection: connection.execute("SELECT status, count(*) FROM run GROUP BY status")
@@ -254,6 +307,11 @@ def _create_run(connection: Connection, run: Run, fact: Fact) -> CreatedRun:
     )
     if run.input is not msgspec.UNSET:
         connection.execute("INSERT INTO run_input (run_number, input) VALUES (?, ?)", (number, to_json(run.input)))
+    if run.finalization is not msgspec.UNSET:
+        connection.execute(
+            "INSERT INTO run_finalization (run_number, contract, finished_hook) VALUES (?, ?, ?)",
+            (number, to_json(run.finalization.contract), _json_or_null(run.finalization.finished_hook)),
+        )
     _append(connection, number, run, fact, seq=1)
     return CreatedRun(run=run, created=True)
 
@@ -271,6 +329,29 @@ def _record(connection: Connection, run_id: RunId, fact: Fact) -> Run:
         return run
     _append(connection, number, after, fact, seq=last_seq + 1)
     return after
+
+
+def _record_finished_hook(connection: Connection, run_id: RunId, state: FinishedHookState) -> Run:
+    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
+    if row is None:
+        raise store_rules.run_not_found(run_id)
+    run = _run(row)
+    after = finished(run, state)
+    if after is None:
+        return run
+    connection.execute(
+        "UPDATE run_finalization SET finished_hook = ? WHERE run_number = ?",
+        (to_json(state), row[0]),
+    )
+    return after
+
+
+def _finished_effect(connection: Connection, run_id: RunId, key: str) -> FinishedEffect | None:
+    row = connection.one(
+        "SELECT result FROM finished_effect JOIN run ON run.number = run_number WHERE run_id = ? AND key = ?",
+        (run_id, key),
+    )
+    return None if row is None else FinishedEffect(result=msgspec.json.decode(row[0]))
 
 
 def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: int) -> None:
@@ -308,7 +389,8 @@ def _memory_key(at: MemoryKey) -> tuple[SqlValue, ...]:
 
 
 def _run(row: Row) -> Run:
-    (_, _, run_id, workflow_id, version, status, started_at, finished_at, run_input, output, error, links) = row
+    (_, _, run_id, workflow_id, version, status, started_at, finished_at, run_input, *rest) = row
+    (output, error, links, contract, hook) = rest
     return Run(
         run_id=run_id,
         workflow_id=workflow_id,
@@ -320,6 +402,14 @@ def _run(row: Row) -> Run:
         output=msgspec.UNSET if output is None else msgspec.json.decode(output),
         error=_or_unset(error),
         trace_links=msgspec.json.decode(links, type=tuple[TraceLink, ...]),
+        finalization=msgspec.UNSET if contract is None else _finalization(contract, hook),
+    )
+
+
+def _finalization(contract: str, hook: str | None) -> Finalization:
+    return Finalization(
+        contract=msgspec.json.decode(contract, type=FinalizationContract),
+        finished_hook=msgspec.UNSET if hook is None else msgspec.json.decode(hook, type=FinishedHookState),
     )
 
 

@@ -7,15 +7,10 @@ crash, so handlers are given an idempotency key.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
-import inspect
 import math
-import threading
-from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -25,18 +20,16 @@ from rawr.coordination.model import TERMINAL_STATUSES, Desk, EventType, MemoryKe
 from rawr.coordination.schemas import SchemaChecker, SchemaRefusedError
 from rawr.errors import RawrError
 from rawr.execution.ports import DeskHandler, FunctionDeps
+from rawr.execution.user_code import called, message_of
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.wire import JsonValue, decode, encode, iso_from_ms
 
 OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
-DETAIL_MAX: Final = 2000
 RETRIES_MAX: Final = 20
 """The most that engines allow; a policy that wants more gets this many."""
 MEMORY_DEFAULT: Final = "default"
 """Namespace of desks that name none, and key of what a desk remembers."""
 _ISSUES_SHOWN: Final = 5
-
-T = TypeVar("T")
 
 
 class DeskWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,44 +145,12 @@ async def _handled(handler: DeskHandler, work: DeskWork, ctx: _Context) -> Any:
     timeout = asyncio.timeout(limit_s or None)
     try:
         async with timeout:
-            given = handler(work.received, ctx) if _is_async(handler) else await _in_thread(handler, work.received, ctx)
-            return await given if inspect.isawaitable(given) else given
+            return await called(handler, work.received, ctx)
     # Whatever user code raises is this desk's failure; `sys.exit()` in a handler must not end the server.
     except (Exception, SystemExit) as error:
         if timeout.expired():
             raise DeskFailedError(f"not done within {limit_s} s") from error
-        raise DeskFailedError(_message(error)) from error
-
-
-def _is_async(handler: DeskHandler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-
-
-async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """Run in a thread of its own. In a pool, handlers that never end would starve the others, and the exit."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def deliver(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(result)  # type: ignore[arg-type]  # None is a T when it was returned
-        else:
-            done.set_exception(error)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = context.run(call, *arguments)
-        except BaseException as raised:  # noqa: BLE001 - it is handed on to the awaiting coroutine, not dropped
-            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    threading.Thread(target=work, name="desk handler", daemon=True).start()
-    return await done
+        raise DeskFailedError(message_of(error)) from error
 
 
 def _as_json(value: Any) -> JsonValue:
@@ -216,19 +177,6 @@ def _is_finite(value: Any) -> bool:
             waiting.extend(node.values())
         elif isinstance(node, list | tuple):
             waiting.extend(node)
-    return True
-
-
-def _message(error: BaseException) -> str:
-    text = error.message if isinstance(error, RawrError) else f"{type(error).__name__}: {error}"
-    return ascii(text)[1:-1][:DETAIL_MAX] if not _is_utf8(text) else text[:DETAIL_MAX]
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
     return True
 
 

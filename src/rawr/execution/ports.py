@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from rawr.clock import Clock
+from rawr.coordination.model import Run
 from rawr.coordination.ports import CoordinationStore
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.wire import JsonValue
@@ -53,6 +54,33 @@ DeskHandler = Callable[[Any, DeskContext], Any]
 """`handler(input, ctx) -> output`, sync (runs in a thread) or async. JSON in, JSON out."""
 
 
+class FinishedEffects(Protocol):
+    """The only way for a finished hook to act on the world: what is done through it is remembered with the run."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every delivery of this hook for this run."""
+        ...
+
+    def once(self, key: str, effect: Callable[[], Any]) -> Any:
+        """Do `effect()` unless it is recorded under `key` for this run and hook; its JSON result, now or from then.
+
+        An async hook awaits this. The record is durable when it returns; a process that dies between the effect
+        and its record does the effect again at the next delivery.
+        """
+        ...
+
+
+class FinishedHook(msgspec.Struct, frozen=True, kw_only=True):
+    """A hook that hears of ended runs: at least once each, so it must be idempotent, and nothing depends on it."""
+
+    name: str
+    workflow_id: WorkflowId | None
+    """None for the runs of all workflows."""
+    call: Callable[[Run, FinishedEffects], Any]
+    """Sync (runs in a thread) or async."""
+
+
 class Steps(Protocol):
     """The durable operations that a function body has. Bodies run again and again; steps run once."""
 
@@ -79,6 +107,7 @@ class FunctionDeps(msgspec.Struct, frozen=True, kw_only=True):
     desk_handlers: Mapping[str, DeskHandler]
     clock: Clock
     instance_root: Path
+    finished_hooks: tuple[FinishedHook, ...] = ()
 
 
 class DurableFunction(msgspec.Struct, frozen=True, kw_only=True):

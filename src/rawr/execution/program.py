@@ -2,7 +2,8 @@
 
 The body runs again and again from its start; what must happen once is in a step, and what must be recorded once
 has a key. A step remembers only whether its desk succeeded: outputs live in the store, in the same transaction
-as the event that reports them.
+as the event that reports them. The step that ends a run also tells the finished hooks, so that the engine does it
+again when the process dies in between.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, Workflow
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.schemas import SchemaChecker
 from rawr.execution.desk import RETRIES_MAX, DeskFailedError, DeskOutcome, DeskWork, work_desk
+from rawr.execution.finished import tell_finished
 from rawr.execution.ports import DurableFunction, FunctionDeps, FunctionFailedError, Steps
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.wire import JsonValue, iso_from_ms
@@ -161,6 +163,7 @@ async def _complete(deps: FunctionDeps, run_id: RunId, last: DeskId) -> JsonValu
         output=result.output,
     )
     await deps.store.record(run_id, fact)
+    await tell_finished(deps, run_id)
     return _OK
 
 
@@ -173,6 +176,7 @@ async def _fail(deps: FunctionDeps, run_id: RunId, error: str) -> JsonValue:
         error=error,
     )
     await deps.store.record(run_id, fact)
+    await tell_finished(deps, run_id)
     return _OK
 
 

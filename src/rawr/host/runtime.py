@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from rawr.coordination.service import CoordinationService, WorkflowInvalidError
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
 from rawr.execution.embedded.engine import EmbeddedEngine
+from rawr.execution.finished import tell_finished
 from rawr.execution.ports import EventSink, FunctionDeps, IngressResponse, OutgoingEvent
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
@@ -95,8 +97,9 @@ async def open_host(
         engine_calls = _InProcessCalls()
         engine = await asyncio.to_thread(_engine, place, keys, engine_calls)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
-        service = _service(place, store, engine)
-        parts = _app_parts(place, keys, store, service, engine)
+        deps = _function_deps(place, store)
+        service = _service(place, deps, engine)
+        parts = _app_parts(place, keys, deps, service, engine)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
         await engine.start()
         await _begin(service, manifest)
@@ -198,20 +201,31 @@ def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngin
     )
 
 
-def _service(place: _Place, store: CoordinationStore, engine: EventSink) -> CoordinationService:
-    return CoordinationService(
+def _function_deps(place: _Place, store: CoordinationStore) -> FunctionDeps:
+    return FunctionDeps(
         store=store,
+        desk_handlers=place.manifest.desk_handlers,
+        clock=place.clock,
+        instance_root=place.root,
+        finished_hooks=place.manifest.finished_hooks,
+    )
+
+
+def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> CoordinationService:
+    return CoordinationService(
+        store=deps.store,
         dispatcher=_EngineDispatcher(engine),
         clock=place.clock,
         run_ids=RunIdSource(place.clock),
         base_url=lambda: place.base_url,
+        tell_finished=partial(tell_finished, deps),
     )
 
 
 def _app_parts(
     place: _Place,
     keys: _Keys,
-    store: CoordinationStore,
+    deps: FunctionDeps,
     service: CoordinationService,
     engine: EventSink,
 ) -> AppParts:
@@ -219,9 +233,6 @@ def _app_parts(
     from rawr.execution.ingest import make_ingress
 
     state = _AuthoritativeState(AsyncRepoState(RepoStateStore(place.root, place.clock)), place.root)
-    deps = FunctionDeps(
-        store=store, desk_handlers=place.manifest.desk_handlers, clock=place.clock, instance_root=place.root
-    )
 
     def context(request: Request, caller: Caller) -> Context:
         return Context(
@@ -251,7 +262,7 @@ def _app_parts(
         signing_keys=(keys.engine,),
         mac=mac,
         enabled_plugins=enabled_plugins,
-        readiness=lambda: _readiness(store),
+        readiness=lambda: _readiness(deps.store),
         console=ConsoleParts(
             root=str(place.root),
             port=place.port,
@@ -286,6 +297,10 @@ async def _begin(service: CoordinationService, manifest: Manifest) -> None:
     else:
         if resumed:
             _log.info("handed %d queued runs to the engine", resumed)
+    try:
+        await service.tell_unheard()
+    except RawrError as error:
+        _log.warning("finished hooks of some failed runs could not be called: %s", error.message)
 
 
 async def _save_shipped(service: CoordinationService, workflow: Workflow) -> None:

@@ -9,9 +9,11 @@ import msgspec
 
 from rawr.coordination.model import Workflow
 from rawr.errors import BadInputError, RawrError
+from rawr.ids import WorkflowId
 from rawr.wire import JsonValue
 
 HANDLER_MARK: Final = "__rawr_desk_handler__"
+FINISHED_MARK: Final = "__rawr_on_finished__"
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -22,6 +24,13 @@ class Marked(Protocol):
     __rawr_desk_handler__: str
 
     def __call__(self, received: Any, ctx: Any, /) -> Any: ...
+
+
+class FinishedMark(msgspec.Struct, frozen=True, kw_only=True):
+    """What `on_finished` leaves on a function."""
+
+    name: str
+    workflow_id: WorkflowId | None
 
 
 class DeskFailed(RawrError):  # noqa: N818 - reads as what the author says: raise DeskFailed("...")
@@ -46,6 +55,23 @@ def desk_handler(name: str) -> Callable[[Handler], Handler]:
     def mark(handler: Handler) -> Handler:
         setattr(handler, HANDLER_MARK, name)
         return handler
+
+    return mark
+
+
+def on_finished(name: str, *, workflow_id: str | None = None) -> Callable[[Handler], Handler]:
+    """Mark `hook(run, fx)` as what hears of ended runs: of those of one workflow, or of all in this HQ.
+
+    Sync hooks run in a thread. A hook is told at least once, so it may be told again; it has five seconds; and
+    how it ends changes nothing about the run. What it does to the world it does by `fx.once(key, effect)`.
+    """
+    if not name.strip():
+        raise BadInputError("a finished hook needs a name, such as @on_finished('repo.notify')")
+
+    def mark(hook: Handler) -> Handler:
+        known = None if workflow_id is None else WorkflowId(workflow_id)
+        setattr(hook, FINISHED_MARK, FinishedMark(name=name, workflow_id=known))
+        return hook
 
     return mark
 

@@ -1,4 +1,4 @@
-"""Imports workflows plugins: their desk handlers and the workflows they ship. A plugin that fails fails alone.
+"""Imports workflows plugins: their desk handlers, finished hooks and workflows. A plugin that fails fails alone.
 
 Only plugins of kind `workflows` are ever imported. A module gets a name of its own per instance and plugin, so
 two instances in one process do not meet.
@@ -19,7 +19,7 @@ import msgspec
 
 from rawr.coordination.model import Workflow
 from rawr.errors import RawrError
-from rawr.plugins.authoring import HANDLER_MARK
+from rawr.plugins.authoring import FINISHED_MARK, HANDLER_MARK, FinishedMark
 from rawr.workspace.discovery import Plugin
 
 DEFAULT_ENTRY: Final = "plugin.py"
@@ -31,9 +31,16 @@ class PluginLoadError(RawrError):
     code = "PLUGIN_LOAD_FAILED"
 
 
+class LoadedHook(msgspec.Struct, frozen=True, kw_only=True):
+    mark: FinishedMark
+    call: Handler
+    """`hook(run, fx)`."""
+
+
 class LoadedPlugin(msgspec.Struct, frozen=True, kw_only=True):
     handlers: dict[str, Handler]
     workflows: tuple[Workflow, ...]
+    finished_hooks: tuple[LoadedHook, ...] = ()
 
 
 def load_workflows_plugin(instance_root: Path, plugin: Plugin) -> LoadedPlugin:
@@ -53,7 +60,11 @@ def load_workflows_plugin(instance_root: Path, plugin: Plugin) -> LoadedPlugin:
             f"{entry} cannot be imported: {type(error).__name__}: {error}{_where(error, plugin.path)}",
             details={"plugin": plugin.plugin_id, "entry": str(entry)},
         ) from error
-    return LoadedPlugin(handlers=_handlers(module, plugin), workflows=_workflows(module, plugin))
+    return LoadedPlugin(
+        handlers=_handlers(module, plugin),
+        workflows=_workflows(module, plugin),
+        finished_hooks=_finished_hooks(module, plugin),
+    )
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -116,12 +127,28 @@ def _handlers(module: ModuleType, plugin: Plugin) -> dict[str, Handler]:
 
 
 def _marked_name(value: Any) -> str | None:
+    name = _mark(value, HANDLER_MARK)
+    return name if isinstance(name, str) else None
+
+
+def _finished_hooks(module: ModuleType, plugin: Plugin) -> tuple[LoadedHook, ...]:
+    hooks: dict[str, LoadedHook] = {}
+    for value in vars(module).values():
+        mark = _mark(value, FINISHED_MARK)
+        if not isinstance(mark, FinishedMark):
+            continue
+        if mark.name in hooks and hooks[mark.name].call is not value:
+            raise PluginLoadError(f"{plugin.plugin_id} has two finished hooks called {mark.name}")
+        hooks[mark.name] = LoadedHook(mark=mark, call=value)
+    return tuple(hooks.values())
+
+
+def _mark(value: Any, name: str) -> object:
     try:
-        name = getattr(value, HANDLER_MARK, None) if callable(value) else None
+        return getattr(value, name, None) if callable(value) else None
     # A module may hold objects that raise whatever is asked of them.
     except Exception:  # noqa: BLE001
         return None
-    return name if isinstance(name, str) else None
 
 
 def _workflows(module: ModuleType, plugin: Plugin) -> tuple[Workflow, ...]:

@@ -9,11 +9,21 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
-from rawr.coordination.lifecycle import Fact, advance, event_id, event_of
-from rawr.coordination.model import EventType, MemoryKey, MemoryRecord, Run, RunStatus, TimelineEvent, Workflow
-from rawr.coordination.ports import CreatedRun, DeskResult
+from rawr.coordination.lifecycle import Fact, advance, awaits_finished_hook, event_id, event_of, finished
+from rawr.coordination.model import (
+    EventType,
+    FinishedHookState,
+    MemoryKey,
+    MemoryRecord,
+    Run,
+    RunStatus,
+    TimelineEvent,
+    Workflow,
+)
+from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
 from rawr.coordination.store_rules import Save, to_json
 from rawr.ids import DeskId, EventId, RunId, WorkflowId
+from rawr.wire import JsonValue
 
 
 class _KeptRun:
@@ -26,6 +36,7 @@ class _KeptRun:
         self.status = RunStatus.QUEUED
         self.events: dict[EventId, str] = {}
         self.dispatched = False
+        self.effects: dict[str, str] = {}
 
     def run(self) -> Run:
         return msgspec.json.decode(self.document, type=Run)
@@ -124,6 +135,31 @@ class MemoryCoordinationStore:
         record = msgspec.json.decode(document, type=MemoryRecord)
         expired = record.expires_at_ms is not None and record.expires_at_ms <= now_ms
         return None if expired else record
+
+    async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
+        kept = self._kept(run_id)
+        run = kept.run()
+        after = finished(run, state)
+        if after is None:
+            return run
+        kept.document = to_json(after)
+        return after
+
+    async def unheard_runs(self, limit: int) -> list[Run]:
+        never_taken = [
+            kept.run() for kept in self._runs.values() if not kept.dispatched and kept.status is RunStatus.FAILED
+        ]
+        return [run for run in never_taken if awaits_finished_hook(run)][: max(limit, 0)]
+
+    async def finished_effect(self, run_id: RunId, key: str) -> FinishedEffect | None:
+        kept = self._runs.get(run_id)
+        document = None if kept is None else kept.effects.get(key)
+        return None if document is None else FinishedEffect(result=msgspec.json.decode(document))
+
+    async def record_finished_effect(self, run_id: RunId, key: str, result: JsonValue) -> FinishedEffect:
+        document = to_json(result)
+        kept = self._kept(run_id)
+        return FinishedEffect(result=msgspec.json.decode(kept.effects.setdefault(key, document)))
 
     async def count_runs(self) -> dict[RunStatus, int]:
         statuses = [kept.status for kept in self._runs.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from rawr.console.pages import BAR_WIDTH_MIN, CHART_WIDTH, bar, duration, json_text
@@ -24,7 +25,7 @@ def rows(*events: tuple[str, EventType, int], ended_ms: int | None = None) -> li
         status=status,
         started_at=iso_from_ms(START_MS),
         trace_links=(),
-        **({} if ended_ms is None else {"finished_at": iso_from_ms(START_MS + ended_ms)}),
+        finished_at=msgspec.UNSET if ended_ms is None else iso_from_ms(START_MS + ended_ms),
     )
     timeline = [
         TimelineEvent(

@@ -11,7 +11,18 @@ import pytest
 
 from rawr.clock import RunIdSource
 from rawr.coordination.lifecycle import Fact
-from rawr.coordination.model import Desk, EventType, Handoff, MemoryScope, Run, RunStatus, TraceLink, Workflow
+from rawr.coordination.model import (
+    FINALIZATION_CONTRACT,
+    Desk,
+    EventType,
+    Finalization,
+    Handoff,
+    MemoryScope,
+    Run,
+    RunStatus,
+    TraceLink,
+    Workflow,
+)
 from rawr.coordination.ports import RunIdConflictError, RunNotFoundError, WorkflowVersionConflictError
 from rawr.coordination.service import (
     CoordinationService,
@@ -63,6 +74,8 @@ class Scene:
         self.store = store or MemoryCoordinationStore(self.clock)
         self.engine = Engine()
         self.base_url = "http://127.0.0.1:0"
+        self.told: list[RunId] = []
+        self.cannot_tell: Exception | None = None
         self.service = CoordinationService(
             store=self.store,
             dispatcher=self.engine,
@@ -71,6 +84,7 @@ class Scene:
             base_url=lambda: self.base_url,
             inngest_base_url=inngest_base_url,
             pause=self.pause,
+            tell_finished=self._tell,
         )
         self.pauses: list[float] = []
         self.while_paused: list[Callable[[], Awaitable[object]]] = []
@@ -96,6 +110,11 @@ class Scene:
     async def _watched(self, after_seq: int) -> list[tuple[int, str]]:
         events = await self.service.watch_run("run-1", after_seq=after_seq)
         return [(event.seq, event.type.value) async for event in events]
+
+    async def _tell(self, run_id: RunId) -> None:
+        self.told.append(run_id)
+        if self.cannot_tell is not None:
+            raise self.cannot_tell
 
     def save(self, *workflows: Workflow) -> Scene:
         for one in workflows:
@@ -256,6 +275,7 @@ def test_a_queued_run_is_stored_with_its_first_event_and_handed_over() -> None:
                 url="http://127.0.0.1:0/api/orpc/coordination/runs/run-1/timeline",
             ),
         ),
+        finalization=Finalization(contract=FINALIZATION_CONTRACT),
     )
     run_id, (event,) = done(scene.service.run_timeline(" run-1 "))
     assert run_id == "run-1"
@@ -408,6 +428,26 @@ def test_a_run_that_the_engine_refuses_is_recorded_as_failed_and_answered() -> N
     _, timeline = done(scene.service.run_timeline("run-1"))
     assert [event.type.value for event in timeline] == ["run.started", "run.failed"]
     assert done(scene.service.resume_undispatched()) == 0
+
+
+def test_the_finished_hooks_of_a_run_that_the_engine_refuses_are_told_at_once() -> None:
+    scene = Scene().save(flow())
+    scene.queue(run_id="taken")
+    scene.engine.refuses = lambda _: OSError("connection refused")
+    with pytest.raises(RunQueueFailedError):
+        scene.queue(run_id="refused")
+    assert scene.told == ["refused"]
+
+
+def test_what_could_not_be_told_then_is_told_at_the_next_start() -> None:
+    scene = Scene().save(flow())
+    scene.engine.refuses = lambda _: OSError("connection refused")
+    scene.cannot_tell = StorageError("the disk is full")
+    with pytest.raises(RunQueueFailedError, match=r"connection refused$"):
+        scene.queue()
+    scene.cannot_tell = None
+    done(scene.service.tell_unheard())
+    assert scene.told == ["run-1", "run-1"]
 
 
 def test_a_failure_that_cannot_be_stored_either_says_both_and_the_run_is_tried_again_at_the_next_start() -> None:

@@ -39,6 +39,10 @@ def handler(name: str) -> str:
     )
 
 
+def hook(name: str) -> str:
+    return f"from rawr.sdk import on_finished\n\n@on_finished({name!r}, workflow_id='w')\ndef tell(run, fx): pass\n"
+
+
 def flow(workflow_id: str) -> str:
     document = {"workflowId": workflow_id, "version": 1, "name": "W", "entryDeskId": "a", "desks": [], "handoffs": []}
     return f"from rawr.sdk import workflow_from\nworkflows = (workflow_from({document!r}),)\n"
@@ -235,3 +239,13 @@ def test_manifests_of_two_instances_in_one_process_do_not_meet(tmp_path: Path) -
         if str(getattr(module, "__file__", None)).startswith(f"{tmp_path}{os.sep}")
     ]
     assert sorted(module.NAME for module in modules) == ["one", "two"]
+
+
+def test_a_finished_hook_belongs_to_one_plugin(tmp_path: Path) -> None:
+    files = {f"plugins/workflows/{name}/plugin.py": hook("notify") for name in ("a", "b")}
+    manifests = {f"plugins/workflows/{name}/pyproject.toml": pyproject(name) for name in ("a", "b")}
+    manifest = compose(make_instance(tmp_path, files={**files, **manifests}))
+    assert [(one.name, one.workflow_id) for one in manifest.finished_hooks] == [("notify", "w")]
+    assert [(fault.code, "finished hook notify belongs to a" in fault.message) for fault in manifest.faults] == [
+        ("PLUGIN_NAME_CLASH", True)
+    ]

@@ -150,3 +150,31 @@ def test_an_entry_that_is_missing_or_leads_out_of_the_plugin_is_refused(tmp_path
     (folder / "loop").symlink_to("loop")
     message = refused(tmp_path, {}, entry=entry)
     assert "has no" in message or "leads out of" in message
+
+
+HOOK = """
+from rawr.sdk import on_finished
+
+@on_finished("x.notify"{of})
+def {name}(run, fx):
+    return {name!r}
+"""
+
+
+def test_finished_hooks_are_found_with_what_they_are_for(tmp_path: Path) -> None:
+    text = HOOK.format(name="every", of="") + "alias = every\n" + HANDLER.format(answer=1)
+    found = loaded(tmp_path, {"plugin.py": text})
+    assert [(one.mark.name, one.mark.workflow_id, one.call(None, None)) for one in found.finished_hooks] == [
+        ("x.notify", None, "every")
+    ]
+    (of_one,) = loaded(tmp_path, {"plugin.py": HOOK.format(name="one", of=", workflow_id='w'")}).finished_hooks
+    assert of_one.mark.workflow_id == "w"
+
+
+def test_two_finished_hooks_of_one_name_are_refused(tmp_path: Path) -> None:
+    text = HOOK.format(name="one", of="") + HOOK.format(name="two", of="")
+    assert refused(tmp_path, {"plugin.py": text}) == "x has two finished hooks called x.notify"
+
+
+def test_a_finished_hook_needs_a_name(tmp_path: Path) -> None:
+    assert "needs a name" in refused(tmp_path, {"plugin.py": "from rawr.sdk import on_finished\non_finished(' ')\n"})
