@@ -227,6 +227,9 @@ class FakeIngress:
         headers = {"Content-Type": "application/json", "X-Inngest-SDK": "inngest-py:test", "Content-Length": "999"}
         return IngressResponse(status=206, headers=headers, body=b"[]")
 
+    async def close(self) -> None:
+        """There is nothing to close."""
+
 
 class FakeDispatcher:
     """An engine that accepts every run, until it is told to refuse."""

@@ -388,6 +388,34 @@ def test_undispatched_runs_are_queued_ones_that_no_engine_has_taken_oldest_first
     assert [run.run_id for run in bench(lambda store: store.undispatched_runs(1))] == ["waiting"]
 
 
+OF_EVENT = TraceLink(provider="inngest", label="Inngest Trace", url="http://i/events/e")
+OF_RUN = TraceLink(provider="inngest", label="Inngest Trace (r)", url="http://i/runs/r")
+
+
+def links(bench: Bench) -> list[str]:
+    run = bench(lambda store: store.get_run(RunId("r1")))
+    assert run is not None
+    return [link.url for link in run.trace_links]
+
+
+def test_a_run_is_linked_to_its_event_and_then_to_its_run_at_the_engine(bench: Bench) -> None:
+    create(bench, run_of())
+    bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    assert links(bench) == ["http://localhost/t", OF_EVENT.url]
+    started = record(bench, RunId("r1"), msgspec.structs.replace(RUNNING, trace_link=OF_RUN))
+    assert links(bench) == [link.url for link in started.trace_links] == ["http://localhost/t", OF_RUN.url]
+
+
+def test_an_engine_that_is_faster_than_the_handover_keeps_its_better_link(bench: Bench) -> None:
+    create(bench, run_of())
+    record(bench, RunId("r1"), msgspec.structs.replace(RUNNING, trace_link=OF_RUN))
+    bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    record(bench, RunId("r1"), COMPLETED)
+    assert links(bench) == ["http://localhost/t", OF_RUN.url]
+    with pytest.raises(RunNotFoundError):
+        bench(lambda store: store.mark_dispatched(RunId("none"), trace_link=OF_EVENT))
+
+
 def test_runs_are_counted_by_status(bench: Bench) -> None:
     assert set(bench(lambda store: store.count_runs()).values()) == {0}
     create(bench, run_of("a"))

@@ -15,7 +15,7 @@ import msgspec
 
 from rawr.cli.context import Invocation
 from rawr.cli.server import client_of, running_server
-from rawr.client.http import HqClient
+from rawr.client.http import HqClient, ServerNotRunningError
 from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
 from rawr.ids import RunId
 from rawr.procedures import operations
@@ -104,11 +104,20 @@ def coordination_to_read(invocation: Invocation, *, shipped: bool = False) -> It
 
 @contextlib.contextmanager
 def coordination_to_run(invocation: Invocation) -> Iterator[Coordination]:
-    """Where a run makes progress: the server, else this process, which then hosts the same composition."""
+    """Where a run makes progress: the server, else this process, which then hosts the same composition.
+
+    Raises:
+        ServerNotRunningError: an Inngest server is the engine, which cannot call a process without a socket.
+    """
     server = running_server(invocation.instance)
     if server is not None:
         yield RemoteCoordination(client_of(server, invocation.instance))
         return
+    if invocation.config().engine.mode == "inngest":
+        raise ServerNotRunningError(
+            'the server is not running, and an Inngest server can only call a server ([engine] mode = "inngest")',
+            fix="rawr up",
+        )
     from rawr.cli.in_process import hosted
 
     invocation.say("no server runs: working in this process until the run has ended")

@@ -151,7 +151,13 @@ async def _open_host(invocation: Invocation, manifest: Manifest) -> AsyncIterato
     from rawr.host.runtime import open_host
 
     instance = invocation.instance
-    settings = host_settings(invocation.config(), port=None, drain_s=DRAIN_S)
+    settings = host_settings(
+        invocation.config(),
+        port=None,
+        secrets=instance.layout.secrets,
+        environ=invocation.environ,
+        drain_s=DRAIN_S,
+    )
     async with open_host(instance.root, instance.id, manifest, settings) as host:
         yield host.coordination
 

@@ -21,6 +21,7 @@ from rawr.coordination.model import (
     Run,
     RunStatus,
     TimelineEvent,
+    TraceLink,
 )
 from rawr.errors import RawrError
 from rawr.ids import DeskId, EventId, RunId
@@ -67,6 +68,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     output: JsonValue | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
     memory: MemoryRecord | None = None
+    trace_link: TraceLink | None = None
+    """Where the engine shows the run, once that is known; in place of the run's earlier link of this provider."""
 
 
 def event_id(run_id: RunId, key: str) -> EventId:
@@ -99,9 +102,20 @@ def advance(run: Run, fact: Fact) -> Run | None:
         input=run.input,
         output=fact.output if status is RunStatus.COMPLETED else run.output,
         error=fact.error if status is RunStatus.FAILED else run.error,
-        trace_links=run.trace_links,
+        trace_links=run.trace_links if fact.trace_link is None else _with_link(run, fact.trace_link),
         finalization=run.finalization,
     )
+
+
+def links_when_dispatched(run: Run, link: TraceLink | None) -> tuple[TraceLink, ...]:
+    """The run's links once an engine has taken it: with `link`, unless a fast engine has already given a better one."""
+    if link is None or any(known.provider == link.provider for known in run.trace_links):
+        return run.trace_links
+    return (*run.trace_links, link)
+
+
+def _with_link(run: Run, link: TraceLink) -> tuple[TraceLink, ...]:
+    return (*(known for known in run.trace_links if known.provider != link.provider), link)
 
 
 def awaits_finished_hook(run: Run) -> bool:

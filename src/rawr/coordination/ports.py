@@ -15,6 +15,7 @@ from rawr.coordination.model import (
     Run,
     RunStatus,
     TimelineEvent,
+    TraceLink,
     Workflow,
 )
 from rawr.errors import RawrError
@@ -36,6 +37,12 @@ class RunIdConflictError(RawrError):
 
 class RunNotFoundError(RawrError):
     code = "RUN_NOT_FOUND"
+
+
+class EngineUnreachableError(RawrError):
+    """The engine gave no answer. Whether it has the run is not known; handing it over again does no harm."""
+
+    code = "ENGINE_UNREACHABLE"
 
 
 class CreatedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +92,11 @@ class CoordinationStore(Protocol):
         """
         ...
 
-    async def mark_dispatched(self, run_id: RunId) -> None:
-        """Remember that an engine has durably accepted the run."""
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
+        """Remember that an engine has durably accepted the run, and by `links_when_dispatched` where it shows it.
+
+        Raises RunNotFoundError.
+        """
         ...
 
     async def undispatched_runs(self, limit: int) -> list[Run]:

@@ -27,13 +27,13 @@ from rawr.coordination.model import (
     ValidationResult,
     Workflow,
 )
-from rawr.coordination.ports import CoordinationStore, Dispatcher, RunNotFoundError
+from rawr.coordination.ports import CoordinationStore, Dispatcher, EngineUnreachableError, RunNotFoundError
 from rawr.coordination.schemas import refused_schemas
 from rawr.coordination.store_rules import check_same_workflow
 from rawr.coordination.validate import ValidationCode, validate_workflow
 from rawr.errors import BadInputError, RawrError, StorageError
 from rawr.ids import EventId, RunId, WorkflowId, normalized_id
-from rawr.telemetry.contract import trace_links
+from rawr.telemetry.contract import Link, inngest_link, trace_links
 from rawr.wire import JsonValue, iso_from_ms
 
 UNDISPATCHED_BATCH: Final = 500
@@ -93,7 +93,8 @@ class CoordinationService:
     """The coordination of one instance.
 
     `base_url` is asked whenever a run is queued, because a server on port 0 knows it only after binding.
-    `inngest_base_url` adds a trace link to a real Inngest server; the embedded engine has no page to link to.
+    `trace_url` is where the pages of a real Inngest server begin: runs get a link to theirs. The embedded engine has
+    no page to link to.
     `pause` waits between two looks at a run that is watched.
     `tell_finished` calls the finished hooks of a run that no engine has taken; of all others the engine does it.
     """
@@ -106,7 +107,7 @@ class CoordinationService:
         clock: Clock,
         run_ids: RunIdSource,
         base_url: Callable[[], str],
-        inngest_base_url: str | None = None,
+        trace_url: str | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         tell_finished: Callable[[RunId], Awaitable[None]] | None = None,
     ) -> None:
@@ -115,7 +116,7 @@ class CoordinationService:
         self._clock = clock
         self._run_ids = run_ids
         self._base_url = base_url
-        self._inngest_base_url = inngest_base_url
+        self._trace_url = trace_url
         self._pause = pause
         self._tell_finished = tell_finished
 
@@ -222,15 +223,23 @@ class CoordinationService:
     async def resume_undispatched(self) -> int:
         """Hand over runs whose process died between storing and handing over; how many.
 
-        A run that the engine refuses is recorded as failed and does not keep the others back.
+        A run that the engine refuses is recorded as failed and does not keep the others back. An engine that cannot
+        be reached leaves all of them as they are.
+
+        Raises:
+            EngineUnreachableError
         """
         resumed = 0
         while waiting := await self._store.undispatched_runs(UNDISPATCHED_BATCH):
             handed_over = 0
             for run in waiting:
-                with contextlib.suppress(RunQueueFailedError):
-                    await self._dispatched(run)
+                try:
+                    await self._hand_over(run)
                     handed_over += 1
+                except EngineUnreachableError:
+                    raise
+                except (RawrError, OSError) as error:
+                    await self._queue_failed(run, error)
             resumed += handed_over
             if handed_over == 0:
                 break
@@ -253,7 +262,7 @@ class CoordinationService:
             )
 
     def _queued_run(self, workflow: Workflow, run_id: RunId, run_input: JsonValue) -> Run:
-        links = trace_links(self._base_url(), run_id, inngest_base_url=self._inngest_base_url)
+        links = trace_links(self._base_url(), run_id, inngest_base_url=None)
         return Run(
             run_id=run_id,
             workflow_id=workflow.workflow_id,
@@ -261,17 +270,24 @@ class CoordinationService:
             status=RunStatus.QUEUED,
             started_at=self._now(),
             input=run_input,
-            trace_links=tuple(TraceLink(provider=link.provider, label=link.label, url=link.url) for link in links),
+            trace_links=tuple(trace_link_of(link) for link in links),
             finalization=Finalization(contract=FINALIZATION_CONTRACT),
         )
 
     async def _dispatched(self, run: Run) -> QueuedRun:
         try:
-            event_ids = await self._dispatcher.dispatch(run)
+            event_ids = await self._hand_over(run)
         except (RawrError, OSError) as error:
             raise await self._queue_failed(run, error) from error
-        await self._store.mark_dispatched(run.run_id)
-        return QueuedRun(run=await self._current(run), event_ids=tuple(event_ids))
+        return QueuedRun(run=await self._current(run), event_ids=event_ids)
+
+    async def _hand_over(self, run: Run) -> tuple[EventId, ...]:
+        event_ids = tuple(await self._dispatcher.dispatch(run))
+        link = None
+        if self._trace_url is not None and event_ids:
+            link = trace_link_of(inngest_link(self._trace_url, run.run_id, inngest_event_id=event_ids[0]))
+        await self._store.mark_dispatched(run.run_id, trace_link=link)
+        return event_ids
 
     async def _current(self, run: Run) -> Run:
         """The run as stored now: a fast engine may have moved it on since it was queued."""
@@ -296,6 +312,10 @@ class CoordinationService:
 
     def _now(self) -> str:
         return iso_from_ms(self._clock.now_ms())
+
+
+def trace_link_of(link: Link) -> TraceLink:
+    return TraceLink(provider=link.provider, label=link.label, url=link.url)
 
 
 def _judged(workflow: Workflow) -> ValidationResult:

@@ -13,7 +13,7 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
-from rawr.coordination.lifecycle import Fact, advance, event_id, event_of, finished
+from rawr.coordination.lifecycle import Fact, advance, event_id, event_of, finished, links_when_dispatched
 from rawr.coordination.model import (
     Finalization,
     FinalizationContract,
@@ -150,11 +150,15 @@ class SqliteCoordinationStore:
     async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
         return await self._database.write(lambda connection: _create_run(connection, run, fact))
 
-    async def mark_dispatched(self, run_id: RunId) -> None:
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
         def unit(connection: Connection) -> None:
-            connection.execute("UPDATE run SET dispatched = 1 WHERE run_id = ?", (run_id,))
-            if connection.changes == 0:
+            row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
+            if row is None:
                 raise store_rules.run_not_found(run_id)
+            links = links_when_dispatched(_run(row), trace_link)
+            connection.execute(
+                "UPDATE run SET dispatched = 1, trace_links = ? WHERE number = ?", (to_json(links), row[0])
+            )
 
         await self._database.write(unit)
 
@@ -362,13 +366,15 @@ def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: i
         (number, seq, event.event_id, event.type.value, _text_or_null(event.desk_id), to_json(event)),
     )
     connection.execute(
-        "UPDATE run SET status = ?, last_seq = ?, finished_at = ?, output = ?, error = ? WHERE number = ?",
+        "UPDATE run SET status = ?, last_seq = ?, finished_at = ?, output = ?, error = ?, trace_links = ? "
+        "WHERE number = ?",
         (
             run.status.value,
             seq,
             _text_or_null(run.finished_at),
             _json_or_null(run.output),
             _text_or_null(run.error),
+            to_json(run.trace_links),
             number,
         ),
     )

@@ -12,7 +12,9 @@ import logging
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+from rawr.coordination.ports import EngineUnreachableError
 from rawr.errors import BadInputError
 from rawr.execution.ports import (
     DurableFunction,
@@ -22,7 +24,9 @@ from rawr.execution.ports import (
     Ingress,
     IngressRequest,
     IngressResponse,
+    InngestServer,
     OutgoingEvent,
+    ServerEvents,
     Steps,
 )
 from rawr.wire import JsonValue, encode
@@ -31,7 +35,7 @@ with warnings.catch_warnings():
     # The SDK declares its models in a way that pydantic deprecates; that is no business of our users.
     warnings.simplefilter("ignore", DeprecationWarning)
     import inngest
-    from inngest._internal import comm_lib, middleware_lib, server_lib
+    from inngest._internal import comm_lib, errors, middleware_lib, server_lib
 
 APP_ID: Final = "rawr-coordination"
 SERVE_PATH: Final = "/api/inngest"
@@ -40,6 +44,10 @@ FAILURE_RETRIES: Final = 20
 
 # The SDK wants an address even when it may never use it; this one cannot be resolved.
 _NOWHERE: Final = "https://inngest.invalid"
+_NO_KEY: Final = "none"
+_NO_ANSWER: Final = "never received response while sending events"
+"""What the SDK says after its last try."""
+_FIX: Final = "rawr doctor"
 
 
 def make_ingress(
@@ -50,19 +58,15 @@ def make_ingress(
     event_sink: EventSink,
     serve_origin: str,
     app_id: str = APP_ID,
-    api_base_url: str | None = None,
+    server: InngestServer | None = None,
 ) -> Ingress:
     """The serve handler of `functions`. Opens no connection.
 
-    `serve_origin` (`http://127.0.0.1:4111`) is where an engine reaches this process, whatever a request says.
-    `api_base_url` is that of a real Inngest server, when there is one.
+    `serve_origin` (`http://127.0.0.1:4111`) is where an engine reaches this process, whatever a request says; a path
+    in it is one that a proxy in front of us takes off. `server` is the real Inngest server, when there is one; its
+    keys are then the ones that are accepted.
     """
-    client = _Client(
-        app_id=app_id,
-        signing_key=signing_key,
-        event_sink=event_sink,
-        api_base_url=api_base_url or _NOWHERE,
-    )
+    client = _Client(app_id=app_id, signing_key=signing_key, event_sink=event_sink, server=server)
     handler = comm_lib.CommHandler(
         client=client,
         enable_unauthed_sync=False,
@@ -70,38 +74,58 @@ def make_ingress(
         functions=[made for function in functions for made in _sdk_functions(client, function, deps)],
         streaming=inngest.Streaming.DISABLE,
     )
-    return _SdkIngress(client, handler, serve_origin=serve_origin, may_register=api_base_url is not None)
+    return _SdkIngress(client, handler, serve_origin=serve_origin, may_register=server is not None)
+
+
+def make_event_sink(server: InngestServer, *, app_id: str = APP_ID) -> ServerEvents:
+    """The way of events to a real Inngest server. It repeats what got no answer; the server sees that as one event."""
+    return _ServerEvents(_Client(app_id=app_id, signing_key=server.signing_key, event_sink=None, server=server))
 
 
 class UnsupportedSyncError(BadInputError):
     code = "SYNC_UNSUPPORTED"
 
 
+class EventsRefusedError(BadInputError):
+    """The Inngest server did not take an event."""
+
+    code = "EVENTS_REFUSED"
+
+
 class _Client(inngest.Inngest):
     """The SDK's client with our event sink in place of its HTTP calls, deaf to the environment."""
 
-    def __init__(self, *, app_id: str, signing_key: str, event_sink: EventSink, api_base_url: str) -> None:
+    def __init__(
+        self, *, app_id: str, signing_key: str, event_sink: EventSink | None, server: InngestServer | None
+    ) -> None:
         super().__init__(
             app_id=app_id,
-            api_base_url=api_base_url,
-            event_api_base_url=api_base_url,
+            api_base_url=_NOWHERE if server is None else server.api_url,
+            event_api_base_url=_NOWHERE if server is None else server.event_url,
+            event_key=_NO_KEY if server is None else server.event_key,
             is_production=True,  # the other mode checks no signature at all
-            signing_key=signing_key,
+            signing_key=signing_key if server is None else server.signing_key,
             logger=_silent_logger(),
         )
+        # The SDK takes these two from the environment, and has no argument for them.
+        self._env = None
+        self._signing_key_fallback = None if server is None else server.signing_key_fallback
+        self._http_client._env = None  # noqa: SLF001 - its transport has copies
+        self._http_client._signing_key_fallback = self._signing_key_fallback  # noqa: SLF001
         self._event_sink = event_sink
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    @property
-    def signing_key_fallback(self) -> str | None:
-        """None: the SDK would take a second accepted key from the environment."""
-        return None
+    async def close(self) -> None:
+        await self._http_client._http_client.aclose()  # noqa: SLF001 - the SDK keeps its connections for ever
+        self._http_client._http_client_sync.close()  # noqa: SLF001
 
     def serve_on(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     async def send(self, events: inngest.Event | list[inngest.Event], *, skip_middleware: bool = False) -> list[str]:
         batch = events if isinstance(events, list) else [events]
+        if self._event_sink is None:
+            return await super().send(batch, skip_middleware=skip_middleware)
         if skip_middleware:
             return await self._event_sink.send([_outgoing(event) for event in batch])
         middleware = middleware_lib.MiddlewareManager.from_client(self, raw_request=None, timings=None)
@@ -117,13 +141,36 @@ class _Client(inngest.Inngest):
         return asyncio.run_coroutine_threadsafe(sending, self._loop).result(timeout=SEND_TIMEOUT_S)
 
 
+class _ServerEvents:
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    async def send(self, events: Sequence[OutgoingEvent]) -> list[str]:
+        batch = [inngest.Event(name=event.name, data=dict(event.data), id=event.event_id or "") for event in events]
+        origin = self._client.event_api_origin
+        try:
+            ids = await self._client.send(batch, skip_middleware=True)
+        except errors.SendEventsError as error:
+            if str(error) == _NO_ANSWER:
+                raise EngineUnreachableError(f"the Inngest server at {origin} gives no answer", fix=_FIX) from error
+            raise EventsRefusedError(f"the Inngest server at {origin} refused an event: {error}", fix=_FIX) from error
+        except (ValueError, errors.Error) as error:  # an answer that is none of Inngest's
+            raise EngineUnreachableError(f"what answers at {origin} is no Inngest server", fix=_FIX) from error
+        if len(ids) != len(batch):  # the SDK takes an answer without ids for success
+            raise EventsRefusedError(f"the Inngest server at {origin} took {len(ids)} of {len(batch)} events", fix=_FIX)
+        return ids
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
 class _SdkIngress:
     def __init__(
         self, client: _Client, handler: comm_lib.CommHandler, *, serve_origin: str, may_register: bool
     ) -> None:
         self._client = client
         self._handler = handler
-        self._serve_origin = serve_origin
+        self._serve_url = urlsplit(serve_origin)
         self._may_register = may_register
 
     async def handle(self, request: IngressRequest) -> IngressResponse:
@@ -135,8 +182,8 @@ class _SdkIngress:
             query_params=dict(request.query),
             raw_request=request,
             request_url=request.url,
-            serve_origin=self._serve_origin,
-            serve_path=SERVE_PATH,
+            serve_origin=f"{self._serve_url.scheme}://{self._serve_url.netloc}",
+            serve_path=self._serve_url.path.rstrip("/") + SERVE_PATH,
         )
         match request.method:
             case "POST":
@@ -147,6 +194,9 @@ class _SdkIngress:
                 return _response(self._handler.get_sync(call))
             case method:
                 return IngressResponse(status=405, headers={}, body=f"method {method} not allowed".encode())
+
+    async def close(self) -> None:
+        await self._client.close()
 
     async def _sync(self, request: IngressRequest, call: comm_lib.CommRequest) -> IngressResponse:
         """Answer with our functions; or, with a configured server only, let the SDK go and register them."""
@@ -163,6 +213,10 @@ class _SdkSteps:
 
     def __init__(self, ctx: inngest.Context) -> None:
         self._ctx = ctx
+
+    @property
+    def engine_run_id(self) -> str:
+        return self._ctx.run_id
 
     async def run(self, step_id: str, body: Callable[[int], Awaitable[JsonValue]]) -> JsonValue:
         async def attempt() -> JsonValue:

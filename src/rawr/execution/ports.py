@@ -84,6 +84,11 @@ class FinishedHook(msgspec.Struct, frozen=True, kw_only=True):
 class Steps(Protocol):
     """The durable operations that a function body has. Bodies run again and again; steps run once."""
 
+    @property
+    def engine_run_id(self) -> str:
+        """The engine's own id of this run, by which its pages show it."""
+        ...
+
     async def run(self, step_id: str, body: Callable[[int], Awaitable[JsonValue]]) -> JsonValue:
         """Run `body(attempt)` once and remember what it gave; `attempt` counts from 0.
 
@@ -108,6 +113,8 @@ class FunctionDeps(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     instance_root: Path
     finished_hooks: tuple[FinishedHook, ...] = ()
+    trace_url: str | None = None
+    """Where the pages of a real Inngest server begin; None with the embedded engine, which has none."""
 
 
 class DurableFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +148,35 @@ class EventSink(Protocol):
         ...
 
 
+class InngestServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A real Inngest server: where it is, and the keys by which it and we know each other."""
+
+    api_url: str
+    event_url: str
+    trace_url: str
+    event_key: str
+    signing_key: str
+    signing_key_fallback: str | None = None
+    """Accepted as well, while a key is rotated."""
+
+    @property
+    def signing_keys(self) -> tuple[str, ...]:
+        return (
+            (self.signing_key,) if self.signing_key_fallback is None else (self.signing_key, self.signing_key_fallback)
+        )
+
+    def __repr__(self) -> str:
+        return f"InngestServer({self.api_url!r})"  # a log that shows settings must not show keys
+
+
+class ServerEvents(EventSink, Protocol):
+    """The way of events to a real Inngest server."""
+
+    async def close(self) -> None:
+        """Hang up. Nothing can be sent afterwards."""
+        ...
+
+
 class IngressRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One call into `/api/inngest`, after the guard has verified its signature."""
 
@@ -161,6 +197,10 @@ class Ingress(Protocol):
     """The serve handler of the durable functions, without any web framework around it."""
 
     async def handle(self, request: IngressRequest) -> IngressResponse: ...
+
+    async def close(self) -> None:
+        """Give up connections to an Inngest server, where there are any."""
+        ...
 
 
 class EngineCall(Protocol):

@@ -17,13 +17,14 @@ import msgspec
 from rawr.coordination.desks import inbound
 from rawr.coordination.graph import Graph, graph_of, topological_order
 from rawr.coordination.lifecycle import Fact
-from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, Workflow
+from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, TraceLink, Workflow
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.schemas import SchemaChecker
 from rawr.execution.desk import RETRIES_MAX, DeskFailedError, DeskOutcome, DeskWork, work_desk
 from rawr.execution.finished import tell_finished
 from rawr.execution.ports import DurableFunction, FunctionDeps, FunctionFailedError, Steps
 from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.telemetry.contract import inngest_link
 from rawr.wire import JsonValue, iso_from_ms
 
 FUNCTION_ID: Final = "coordination-workflow-runner"
@@ -51,7 +52,7 @@ async def _run_workflow(
     """Start the run, let every desk work as soon as its upstream desks are done, and end the run."""
     run_id = RunId(data["runId"])
     workflow = await _workflow(deps, data)
-    await steps.run("coordination/run-start", lambda _: _start(deps, run_id))
+    await steps.run("coordination/run-start", lambda _: _start(deps, run_id, steps.engine_run_id))
     progress = _Progress(deps, steps, run_id, workflow, checker)
     await steps.race(progress.branches())
     if progress.failure is not None:
@@ -141,13 +142,18 @@ async def _received(deps: FunctionDeps, run: Run, graph: Graph, desk_id: DeskId)
     return inbound(graph, desk_id, run_input, outputs)
 
 
-async def _start(deps: FunctionDeps, run_id: RunId) -> JsonValue:
+async def _start(deps: FunctionDeps, run_id: RunId, engine_run_id: str) -> JsonValue:
     await _known_run(deps, run_id)
+    link = None
+    if deps.trace_url is not None:
+        found = inngest_link(deps.trace_url, run_id, inngest_run_id=engine_run_id)
+        link = TraceLink(provider=found.provider, label=found.label, url=found.url)
     fact = Fact(
         key="run.started/running",
         type=EventType.RUN_STARTED,
         at=iso_from_ms(deps.clock.now_ms()),
         detail=f"Coordination run started ({run_id})",
+        trace_link=link,
     )
     await deps.store.record(run_id, fact)
     return _OK

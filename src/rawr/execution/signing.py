@@ -92,6 +92,11 @@ def sign(body: bytes, key: str, t: int) -> str:
     return sign_canonical(canonical_text(body), key, t)
 
 
+def api_token(key: str) -> str:
+    """How a signing key is shown to the API of an Inngest server: the hash of the bytes that its text spells."""
+    return hashlib.sha256(bytes.fromhex(_KEY_PREFIX.sub("", key, count=1))).hexdigest()
+
+
 def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> None:
     """Accept the answer to a call that we made, or raise.
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -24,6 +24,8 @@ from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
 from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.finished import tell_finished
+from rawr.execution.inngest_engine import InngestEngine
+from rawr.execution.pending import check_drained
 from rawr.execution.ports import EventSink, FunctionDeps, IngressResponse, OutgoingEvent
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
@@ -95,11 +97,12 @@ async def open_host(
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
         engine_calls = _InProcessCalls()
-        engine = await asyncio.to_thread(_engine, place, keys, engine_calls)
+        engine = await _engine(place, keys, engine_calls)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
         service = _service(place, deps, engine)
         parts = _app_parts(place, keys, deps, service, engine)
+        stack.push_async_callback(parts.ingress.close)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
         await engine.start()
         await _begin(service, manifest)
@@ -131,6 +134,11 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
     def local_url(self) -> str:
         return self.settings.local_url_for(self.port)
 
+    @property
+    def serve_url(self) -> str:
+        """How the engine reaches us: a real server may be elsewhere, the embedded one never is."""
+        return self.local_url if self.settings.inngest is None else self.settings.base_url or self.local_url
+
     def file(self, name: str) -> Path:
         return self.root / ".rawr" / name
 
@@ -151,6 +159,14 @@ class _Keys(msgspec.Struct, frozen=True, kw_only=True):
 
     async def token_caller(self, secret: str) -> Caller | None:
         return await asyncio.to_thread(self.tokens.caller, secret)
+
+
+class _Engine(EventSink, Protocol):
+    """What runs the functions of the instance, in here or elsewhere."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain_s: float) -> None: ...
 
 
 class _InProcessCalls:
@@ -189,7 +205,18 @@ class _AuthoritativeState:
         return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
 
 
-def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngine:
+async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> _Engine:
+    if place.settings.inngest is None:
+        return await asyncio.to_thread(_embedded_engine, place, keys, calls)
+    await asyncio.to_thread(check_drained, place.file("engine.sqlite"))
+    # Importing the SDK takes half a second; only an opened host needs it.
+    from rawr.execution.ingest import make_event_sink
+
+    server = place.settings.inngest
+    return InngestEngine(server, events=make_event_sink(server), call=calls, clock=place.clock)
+
+
+def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngine:
     return EmbeddedEngine(
         database=place.file("engine.sqlite"),
         run_dir=place.file("run"),
@@ -208,6 +235,7 @@ def _function_deps(place: _Place, store: CoordinationStore) -> FunctionDeps:
         clock=place.clock,
         instance_root=place.root,
         finished_hooks=place.manifest.finished_hooks,
+        trace_url=None if place.settings.inngest is None else place.settings.inngest.trace_url,
     )
 
 
@@ -218,6 +246,7 @@ def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> Coordinati
         clock=place.clock,
         run_ids=RunIdSource(place.clock),
         base_url=lambda: place.base_url,
+        trace_url=deps.trace_url,
         tell_finished=partial(tell_finished, deps),
     )
 
@@ -244,6 +273,8 @@ def _app_parts(
             last_event_id=request.header(b"last-event-id"),
         )
 
+    inngest = place.settings.inngest
+
     async def enabled_plugins() -> frozenset[str]:
         return frozenset((await state.get()).plugins.enabled)
 
@@ -257,9 +288,14 @@ def _app_parts(
             streams=OpenStreams(place.settings.limits.streams),
         ),
         ingress=make_ingress(
-            place.manifest.functions, deps, signing_key=keys.engine, event_sink=engine, serve_origin=place.local_url
+            place.manifest.functions,
+            deps,
+            signing_key=keys.engine,
+            event_sink=engine,
+            serve_origin=place.serve_url,
+            server=inngest,
         ),
-        signing_keys=(keys.engine,),
+        signing_keys=(keys.engine,) if inngest is None else inngest.signing_keys,
         mac=mac,
         enabled_plugins=enabled_plugins,
         readiness=lambda: _readiness(deps.store),

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from rawr.execution.ports import InngestServer
+
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
 MIB: Final = 1024 * 1024
@@ -37,6 +39,8 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How callers reach us, when it is not `http://localhost:<port>`."""
     trusted_hosts: tuple[str, ...] = ()
     """Host names that the Host header may carry besides the local ones. Lower case, without a port."""
+    inngest: InngestServer | None = None
+    """The real Inngest server that is the engine; None for the embedded one."""
     engine_calls: int = 64
     """Calls of durable functions, so desks at work, at the same time."""
     limits: Limits = Limits()

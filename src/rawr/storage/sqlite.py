@@ -324,6 +324,20 @@ def check_database(path: Path) -> str | None:
     return None if verdict == "ok" else f"{path} is damaged: {verdict}"
 
 
+def look_into(path: Path, sql: str) -> list[Row]:
+    """The rows of one question to the SQLite file at `path`, which may be in use. Makes, migrates and changes nothing.
+
+    Raises:
+        RawrError: the file is no such database, or cannot be read.
+    """
+    with _translated(path):
+        raw = _connect(path, read_only=True)
+        try:
+            return list(raw.execute(sql))
+        finally:
+            raw.close()
+
+
 class _Readers:
     """Read-only connections, kept while idle; one more for the data version."""
 

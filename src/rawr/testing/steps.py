@@ -57,6 +57,10 @@ class CrashingSteps:
         self._racing = False
         self.planned: dict[str, StepBody] = {}
 
+    @property
+    def engine_run_id(self) -> str:
+        return "in-memory"
+
     async def run(self, step_id: str, body: StepBody) -> JsonValue:
         if step_id in self._journal.memos:
             return self._journal.memos[step_id]

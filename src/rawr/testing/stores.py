@@ -9,7 +9,15 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
-from rawr.coordination.lifecycle import Fact, advance, awaits_finished_hook, event_id, event_of, finished
+from rawr.coordination.lifecycle import (
+    Fact,
+    advance,
+    awaits_finished_hook,
+    event_id,
+    event_of,
+    finished,
+    links_when_dispatched,
+)
 from rawr.coordination.model import (
     EventType,
     FinishedHookState,
@@ -18,6 +26,7 @@ from rawr.coordination.model import (
     Run,
     RunStatus,
     TimelineEvent,
+    TraceLink,
     Workflow,
 )
 from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
@@ -90,8 +99,12 @@ class MemoryCoordinationStore:
         self._runs[run.run_id] = kept
         return CreatedRun(run=run, created=True)
 
-    async def mark_dispatched(self, run_id: RunId) -> None:
-        self._kept(run_id).dispatched = True
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
+        kept = self._kept(run_id)
+        run = kept.run()
+        links = links_when_dispatched(run, trace_link)
+        kept.document = to_json(msgspec.structs.replace(run, trace_links=links))
+        kept.dispatched = True
 
     async def undispatched_runs(self, limit: int) -> list[Run]:
         waiting = [kept for kept in self._runs.values() if not kept.dispatched and kept.status is RunStatus.QUEUED]

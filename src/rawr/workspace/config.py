@@ -43,6 +43,14 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 64
     """Calls of durable functions, so desks at work, at the same time."""
+    mode: Literal["embedded", "inngest"] = "embedded"
+    """Our own engine, or a real Inngest server."""
+    base_url: str | None = None
+    """Where the Inngest server is. Required in mode `inngest`, without effect in mode `embedded`."""
+    event_url: str | None = None
+    """Where it takes events, when that is elsewhere."""
+    trace_url: str | None = None
+    """Where its pages begin, when that is elsewhere."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +86,13 @@ def _problems(config: Config) -> Iterator[str]:
     for host in server.trusted_hosts:
         if _HOST_NAME.match(host) is None:
             yield f"server.trusted_hosts has {host!r}, which is no host name (no scheme, no port)"
+    engine = config.engine
+    for key in ("base_url", "event_url", "trace_url"):
+        url: str | None = getattr(engine, key)
+        if url is not None and not _is_http_url(url):
+            yield f"engine.{key} is {url!r}, which is no http or https URL"
+    if engine.mode == "inngest" and engine.base_url is None:
+        yield "engine.base_url is missing: in mode 'inngest' it says where the Inngest server is"
 
 
 def _is_http_url(text: str) -> bool:

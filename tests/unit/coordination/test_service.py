@@ -23,7 +23,12 @@ from rawr.coordination.model import (
     TraceLink,
     Workflow,
 )
-from rawr.coordination.ports import RunIdConflictError, RunNotFoundError, WorkflowVersionConflictError
+from rawr.coordination.ports import (
+    EngineUnreachableError,
+    RunIdConflictError,
+    RunNotFoundError,
+    WorkflowVersionConflictError,
+)
 from rawr.coordination.service import (
     CoordinationService,
     InvalidRunIdError,
@@ -69,7 +74,7 @@ class FullDisk(MemoryCoordinationStore):
 
 
 class Scene:
-    def __init__(self, *, store: MemoryCoordinationStore | None = None, inngest_base_url: str | None = None) -> None:
+    def __init__(self, *, store: MemoryCoordinationStore | None = None, trace_url: str | None = None) -> None:
         self.clock = FakeClock()
         self.store = store or MemoryCoordinationStore(self.clock)
         self.engine = Engine()
@@ -82,7 +87,7 @@ class Scene:
             clock=self.clock,
             run_ids=RunIdSource(self.clock),
             base_url=lambda: self.base_url,
-            inngest_base_url=inngest_base_url,
+            trace_url=trace_url,
             pause=self.pause,
             tell_finished=self._tell,
         )
@@ -402,13 +407,27 @@ def test_a_stored_workflow_that_is_not_valid_today_is_not_run() -> None:
 
 
 def test_the_address_in_links_is_asked_for_when_a_run_is_queued() -> None:
-    scene = Scene(inngest_base_url="http://localhost:8288").save(flow())
+    scene = Scene(trace_url="http://localhost:8288").save(flow())
     scene.base_url = "http://127.0.0.1:4321/"
     urls = [link.url for link in scene.queue().run.trace_links]
     assert urls == [
         "http://127.0.0.1:4321/api/orpc/coordination/runs/run-1/timeline",
-        "http://localhost:8288/runs/run-1",
+        "http://localhost:8288/events/event-1",
     ]
+
+
+def test_an_engine_that_cannot_be_reached_at_the_start_leaves_queued_runs_as_they_are() -> None:
+    scene = Scene(store=FullDisk(FakeClock())).save(flow())
+    scene.engine.refuses = lambda _: OSError("no")
+    for run_id in ("run-1", "run-2"):
+        with pytest.raises(RunQueueFailedError):
+            scene.queue(run_id=run_id)
+    scene.engine.refuses = lambda _: EngineUnreachableError("nobody answers")
+    with pytest.raises(EngineUnreachableError):
+        done(scene.service.resume_undispatched())
+    assert {run.status for run in done(scene.store.list_runs(limit=9))} == {RunStatus.QUEUED}
+    scene.engine.refuses = lambda _: None
+    assert done(scene.service.resume_undispatched()) == 2
 
 
 # --- an engine that does not take a run ---

@@ -139,6 +139,28 @@ def test_a_sync_answers_the_functions_at_our_own_origin() -> None:
     assert app["url"] == f"{ORIGIN}/api/inngest"
 
 
+def test_a_path_that_a_proxy_takes_off_is_part_of_where_we_are() -> None:
+    body = b'{"url":"http://evil.example/api/inngest"}'
+    ingress = make_ingress(
+        [function(answer_seven)],
+        DEPS,
+        signing_key=KEY,
+        event_sink=Sent(),
+        serve_origin="https://hq.example/rawr/",
+        app_id="app",
+    )
+    request = IngressRequest(
+        method="PUT",
+        url="http://evil.example/api/inngest",
+        query={},
+        headers={"x-inngest-sync-kind": "in_band", signing.HEADER: signing.sign(body, KEY, int(time.time()))},
+        body=body,
+    )
+    app = json.loads(asyncio.run(ingress.handle(request)).body)
+    assert app["url"] == "https://hq.example/rawr/api/inngest"
+    assert "evil" not in json.dumps(app)
+
+
 def test_a_sync_that_would_call_out_is_refused_while_no_server_is_configured() -> None:
     answer = ask("PUT", body={})
     assert answer.status == 400

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rawr.workspace.config import Config, ConfigError, load_config
+from rawr.workspace.config import Config, ConfigError, EngineConfig, load_config
 
 
 def written(root: Path, text: str) -> Path:
@@ -39,6 +39,10 @@ trusted_hosts = ["hq.example.org"]
 body_bytes = 1024
 [engine]
 concurrency = 2
+mode = "inngest"
+base_url = "https://api.inngest.com"
+event_url = "https://inn.gs"
+trace_url = "https://app.inngest.com/env/production"
 """,
         ),
         environ={},
@@ -47,7 +51,13 @@ concurrency = 2
     assert config.server.base_url == "https://hq.example.org/rawr"
     assert config.server.trusted_hosts == ("hq.example.org",)
     assert config.limits.body_bytes == 1024
-    assert config.engine.concurrency == 2
+    assert config.engine == EngineConfig(
+        concurrency=2,
+        mode="inngest",
+        base_url="https://api.inngest.com",
+        event_url="https://inn.gs",
+        trace_url="https://app.inngest.com/env/production",
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,6 +77,11 @@ concurrency = 2
         ("[server]\ntrusted_hosts = 'x'\n", "$.server.trusted_hosts"),
         ("[limits]\nbody_bytes = 1\n", "$.limits.body_bytes"),
         ("[engine]\nconcurrency = 0\n", "$.engine.concurrency"),
+        ("[engine]\nmode = 'temporal'\n", "$.engine.mode"),
+        ("[engine]\nmode = 'inngest'\n", "engine.base_url is missing"),
+        ("[engine]\nbase_url = 'localhost:8288'\n", "engine.base_url is 'localhost:8288'"),
+        ("[engine]\nevent_url = 'ftp://x'\n", "engine.event_url is 'ftp://x'"),
+        ("[engine]\ntrace_url = 'x'\n", "engine.trace_url is 'x'"),
         ("server = 3\n", "$.server"),
         ("[server\n", "cannot be read"),
     ],

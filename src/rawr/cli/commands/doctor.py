@@ -27,13 +27,14 @@ class UnhealthyError(RawrError):
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
 def doctor(invocation: Invocation, strict: bool) -> Outcome:
     """Looks, and changes, downloads and starts nothing. Exit code 1 when there is an error."""
+    from rawr.execution.doctor import CHECKS as ENGINE_CHECKS
     from rawr.instance.doctor import CHECKS, diagnose
     from rawr.instance.layout import InstanceLayout
     from rawr.instance.owner_check import owner_check
 
     # Not `invocation.instance`: an identity that is damaged is something to find, not to fail on.
     layout = InstanceLayout(invocation.resolve().root)
-    diagnosis = diagnose(layout, checks={**CHECKS, "owner": owner_check(invocation.home)})
+    diagnosis = diagnose(layout, checks={**CHECKS, **ENGINE_CHECKS, "owner": owner_check(invocation.home)})
     bad = [finding for finding in diagnosis.findings if _counts(finding, strict=strict)]
     error = None
     if bad:

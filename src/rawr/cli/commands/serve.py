@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 def serve(invocation: Invocation, port: int | None, background: bool) -> Outcome:
     """It ends on Ctrl-C or SIGTERM, after the calls that are under way. Its log goes to stderr."""
     try:
-        _serve(invocation, host_settings(invocation.config(), port=port))
+        _serve(invocation, _settings(invocation, port))
     except RawrError as error:
         if background:
             _report(error)
         raise
     return Outcome(data={"stopped": True})
+
+
+def _settings(invocation: Invocation, port: int | None) -> HostSettings:
+    secrets = invocation.instance.layout.secrets
+    return host_settings(invocation.config(), port=port, secrets=secrets, environ=invocation.environ)
 
 
 def _serve(invocation: Invocation, settings: HostSettings) -> None:
