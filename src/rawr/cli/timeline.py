@@ -11,7 +11,7 @@ import msgspec
 
 from rawr.cli.output import clean
 from rawr.coordination.graph import graph_of
-from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, RunStatus, TimelineEvent, Workflow
+from rawr.coordination.model import TERMINAL_STATUSES, EventType, HookOutcome, Run, RunStatus, TimelineEvent, Workflow
 from rawr.telemetry.checker import Finding, check_timeline, observed_event
 from rawr.wire import JsonValue
 
@@ -48,7 +48,17 @@ def run_text(run: Run) -> str:
         rows.append(("output", value_text(run.output)))
     if isinstance(run.error, str):
         rows.append(("error", clean(run.error)))
+    if (hook := _hook_text(run)) is not None:
+        rows.append(("hook", hook))
     return "\n".join(f"{name:<9} {value}" for name, value in rows)
+
+
+def _hook_text(run: Run) -> str | None:
+    """How the finished hooks ended; None when there was none, or nothing is known yet."""
+    state = msgspec.UNSET if run.finalization is msgspec.UNSET else run.finalization.finished_hook
+    if state is msgspec.UNSET or state.outcome is HookOutcome.SKIPPED:
+        return None
+    return state.outcome.value if state.error is msgspec.UNSET else f"{state.outcome.value}: {clean(state.error)}"
 
 
 def timeline_text(timeline: Sequence[TimelineEvent]) -> str:

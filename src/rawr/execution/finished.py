@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,8 @@ from rawr.wire import JsonValue, iso_from_ms
 STORE_WAIT_S: Final = 30.0
 
 T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
 
 
 class HookEndedError(RawrError):
@@ -45,6 +48,8 @@ async def tell_finished(deps: FunctionDeps, run_id: RunId, *, timeout_ms: int = 
     attempted_at = iso_from_ms(deps.clock.now_ms())
     hooks = [hook for hook in deps.finished_hooks if hook.workflow_id in (None, run.workflow_id)]
     problems = await asyncio.gather(*(_problem(deps.store, hook, run, timeout_ms) for hook in hooks))
+    if any(problems):  # without their texts, which may hold what the run was about
+        _log.warning("finished hooks of run %s failed; the run says why", run_id)
     state = _state(attempted_at, [problem for problem in problems if problem is not None], was_called=bool(hooks))
     await deps.store.record_finished_hook(run_id, state)
 

@@ -200,13 +200,16 @@ async def raises_in_loop(_: Run, __: FinishedEffects) -> None:
     ],
 )
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_hook_that_fails_leaves_the_run_as_it_ended(call: Any, error: str, fails: bool) -> None:
+def test_a_hook_that_fails_leaves_the_run_as_it_ended(
+    call: Any, error: str, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     plain = Scene(fails=fails)
     plain.drive()
     scene = Scene(hook(call), fails=fails)
     scene.drive()
     assert scene.state is not None
     assert (scene.state.outcome, str(scene.state.error)[:1990]) == (HookOutcome.FAILED, error[:1990])
+    assert caplog.messages == ["finished hooks of run run-1 failed; the run says why"]
     without = msgspec.structs.replace(scene.run, finalization=msgspec.UNSET)
     assert without == msgspec.structs.replace(plain.run, finalization=msgspec.UNSET)
 
