@@ -548,6 +548,22 @@ def test_only_an_ended_run_under_the_contract_takes_an_outcome(bench: Bench) -> 
     assert (going.finalization, of_old.finalization) == (UNDER_CONTRACT, msgspec.UNSET)
 
 
+def test_deliveries_to_the_finished_hook_are_counted_for_each_run(bench: Bench) -> None:
+    one, other = ended_run(bench, "one"), ended_run(bench, "other")
+    create(bench, run_of("of-old"))
+    counts = [
+        bench(lambda store, at=run_id: store.begin_finished_hook(at))  # type: ignore[misc]
+        for run_id in (one, one, other, one)
+    ]
+    assert counts == [1, 2, 1, 3]
+    for name in ("of-old", "none"):
+        with pytest.raises(RunNotFoundError):
+            bench(lambda store, name=name: store.begin_finished_hook(RunId(name)))  # type: ignore[misc]
+    run = bench(lambda store: store.get_run(one))
+    assert run is not None
+    assert run.finalization == UNDER_CONTRACT
+
+
 def test_unheard_runs_are_failed_ones_that_no_engine_took_oldest_first(bench: Bench) -> None:
     failed = fact(EventType.RUN_FAILED, error="x")
     for name in ("late", "heard", "taken", "later"):

@@ -132,6 +132,13 @@ class CoordinationStore(Protocol):
         """The record, unless it has expired."""
         ...
 
+    async def begin_finished_hook(self, run_id: RunId) -> int:
+        """Count a delivery to the run's finished hooks; how many have begun now, this one included.
+
+        Raises RunNotFoundError: there is no such run, or none under the contract.
+        """
+        ...
+
     async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
         """Keep how the finished hook of an ended run ended, by `lifecycle.finished`; the first outcome stays.
 

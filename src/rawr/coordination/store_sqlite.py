@@ -102,6 +102,7 @@ CREATE TABLE memory (
 CREATE TABLE run_finalization (
   run_number INTEGER PRIMARY KEY REFERENCES run (number),
   contract TEXT NOT NULL,
+  deliveries INTEGER NOT NULL DEFAULT 0,
   finished_hook TEXT
 ) STRICT;
 CREATE INDEX run_never_taken ON run (number) WHERE dispatched = 0 AND status = 'failed';
@@ -212,6 +213,19 @@ class SqliteCoordinationStore:
             return None
         data, updated_at, expires_at_ms = row
         return MemoryRecord(at=at, data=msgspec.json.decode(data), updated_at=updated_at, expires_at_ms=expires_at_ms)
+
+    async def begin_finished_hook(self, run_id: RunId) -> int:
+        def unit(connection: Connection) -> int:
+            row = connection.one(
+                "UPDATE run_finalization SET deliveries = deliveries + 1 "
+                "WHERE run_number = (SELECT number FROM run WHERE run_id = ?) RETURNING deliveries",
+                (run_id,),
+            )
+            if row is None:
+                raise store_rules.run_not_found(run_id)
+            return int(row[0])
+
+        return await self._database.write(unit)
 
     async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
         return await self._database.write(lambda connection: _record_finished_hook(connection, run_id, state))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,6 +24,8 @@ from rawr.ids import RunId
 from rawr.wire import JsonValue, iso_from_ms
 
 STORE_WAIT_S: Final = 30.0
+DELIVERIES_MAX: Final = 3
+"""A hook that takes the process down with it is told no more often; it must not take the HQ down for ever."""
 
 T = TypeVar("T")
 
@@ -47,11 +49,18 @@ async def tell_finished(deps: FunctionDeps, run_id: RunId, *, timeout_ms: int = 
         return
     attempted_at = iso_from_ms(deps.clock.now_ms())
     hooks = [hook for hook in deps.finished_hooks if hook.workflow_id in (None, run.workflow_id)]
-    problems = await asyncio.gather(*(_problem(deps.store, hook, run, timeout_ms) for hook in hooks))
-    if any(problems):  # without their texts, which may hold what the run was about
+    problems = await _problems(deps.store, hooks, run, timeout_ms) if hooks else []
+    if problems:  # without their texts, which may hold what the run was about
         _log.warning("finished hooks of run %s failed; the run says why", run_id)
-    state = _state(attempted_at, [problem for problem in problems if problem is not None], was_called=bool(hooks))
-    await deps.store.record_finished_hook(run_id, state)
+    await deps.store.record_finished_hook(run_id, _state(attempted_at, problems, was_called=bool(hooks)))
+
+
+async def _problems(store: CoordinationStore, hooks: Sequence[FinishedHook], run: Run, timeout_ms: int) -> list[str]:
+    """What went wrong in a delivery. One that could not even be recorded happens again, but not for ever."""
+    if await store.begin_finished_hook(run.run_id) > DELIVERIES_MAX:
+        return [f"{DELIVERIES_MAX} deliveries had no outcome: the process died in them, or the store refused it"]
+    told = await asyncio.gather(*(_problem(store, hook, run, timeout_ms) for hook in hooks))
+    return [problem for problem in told if problem is not None]
 
 
 def _state(attempted_at: str, problems: list[str], *, was_called: bool) -> FinishedHookState:

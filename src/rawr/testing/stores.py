@@ -45,6 +45,7 @@ class _KeptRun:
         self.status = RunStatus.QUEUED
         self.events: dict[EventId, str] = {}
         self.dispatched = False
+        self.deliveries = 0
         self.effects: dict[str, str] = {}
 
     def run(self) -> Run:
@@ -148,6 +149,13 @@ class MemoryCoordinationStore:
         record = msgspec.json.decode(document, type=MemoryRecord)
         expired = record.expires_at_ms is not None and record.expires_at_ms <= now_ms
         return None if expired else record
+
+    async def begin_finished_hook(self, run_id: RunId) -> int:
+        kept = self._kept(run_id)
+        if kept.run().finalization is msgspec.UNSET:
+            raise store_rules.run_not_found(run_id)
+        kept.deliveries += 1
+        return kept.deliveries
 
     async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
         kept = self._kept(run_id)

@@ -307,6 +307,31 @@ def test_until_its_outcome_is_recorded_a_hook_is_told_again_and_repeats_no_effec
     assert scene.state.outcome is HookOutcome.SUCCEEDED
 
 
+class Dies(BaseException):
+    """The process ends inside a hook."""
+
+
+def test_a_hook_that_always_takes_the_process_down_is_given_up_after_three_deliveries() -> None:
+    told: list[str] = []
+
+    async def kills(run: Run, _: FinishedEffects) -> None:
+        told.append(run.run_id)
+        raise Dies
+
+    scene = Scene(hook(kills))
+    scene.end()
+    for _ in range(3):
+        with pytest.raises(Dies):
+            scene.tell()
+        assert scene.state is None
+    scene.tell()
+    assert len(told) == 3
+    assert scene.state is not None
+    assert scene.state.outcome is HookOutcome.FAILED
+    assert str(scene.state.error).startswith("3 deliveries had no outcome")
+    assert scene.run.status is RunStatus.COMPLETED
+
+
 def boundaries(*, fails: bool) -> int:
     point = CrashPoint()
     Scene(fails=fails).drive(point)
