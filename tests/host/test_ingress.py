@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rawr.execution.signing import mac, sign
-from rawr.host.ingress import Signature, in_window, is_signed, parse_signature
+from rawr.host.ingress import QUERY_FIELDS_MAX, Signature, in_window, is_signed, parse_signature, query_fields
 
 NOW_S = 1_795_347_464
 KEY = "0123456789abcdef0123456789abcdef"
@@ -59,6 +63,40 @@ def test_two_headers_are_no_signature_under_one_name_or_two() -> None:
     good = f"t={NOW_S}&s={MAC}"
     assert parse_signature([header(good), header(good)]) is None
     assert parse_signature([header(good), header(good, "inngest-signature")]) is None
+
+
+@given(st.binary(max_size=120) | st.from_regex(rb"t=[0-9]{1,14}&s=[0-9a-fA-F]{60,66}", fullmatch=True))
+def test_whatever_is_taken_for_a_signature_says_exactly_what_was_sent(value: bytes) -> None:
+    signature = parse_signature([(b"x-inngest-signature", value)])
+    if signature is not None:
+        digits = value[2:].partition(b"&")[0].decode()
+        assert value == f"t={digits}&s={signature.mac}".encode()
+        assert signature.at_s == int(digits)
+        assert bytes.fromhex(signature.mac).hex() == signature.mac
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20))
+def test_a_query_is_taken_only_as_what_every_reader_makes_of_it(pairs: list[tuple[str, str]]) -> None:
+    fields = query_fields(urlencode(pairs))
+    is_plain = len({name for name, _ in pairs}) == len(pairs) <= QUERY_FIELDS_MAX
+    assert fields == (dict(pairs) if is_plain else None)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255)))
+def test_no_query_breaks_the_reading_of_queries(text: str) -> None:
+    query_fields(text)
+
+
+@given(st.integers(0, len(BODY) - 1), st.integers(1, 255))
+def test_no_changed_byte_of_a_body_passes_unless_it_means_the_same(at: int, flip: int) -> None:
+    changed = BODY[:at] + bytes([BODY[at] ^ flip]) + BODY[at + 1 :]
+    signature = parse_signature([header(sign(BODY, KEY, NOW_S))])
+    assert signature is not None
+    try:
+        means_the_same = json.loads(changed) == json.loads(BODY)
+    except ValueError:
+        means_the_same = False
+    assert is_signed(signature, changed, [KEY], mac=mac) is means_the_same
 
 
 @pytest.mark.parametrize(
