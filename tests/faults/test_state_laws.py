@@ -27,7 +27,8 @@ from rawr.errors import CorruptFileError
 from rawr.ids import PluginId
 from rawr.state import PluginState, RepoState, RepoStateStore
 from rawr.state.aio import AsyncRepoState
-from rawr.state.journal import Change, Entry, Journal, sha_of
+from rawr.state.changes import Change
+from rawr.state.journal import Entry, Journal, sha_of
 from rawr.testing.clock import FakeClock
 
 IDS = ("a", "b", "c", "\u00e9\U0001f680")

@@ -31,7 +31,8 @@ class Server:
 
     def ready(self) -> ServerRecord:
         deadline = time.monotonic() + DEADLINE_S
-        while (record := self.run_folder.running()) is None:
+        # A predecessor's record can be seen for a moment after its successor has taken the lock.
+        while (record := self.run_folder.running()) is None or record.pid != self.process.pid:
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < deadline, "the server did not come up"
             time.sleep(0.02)

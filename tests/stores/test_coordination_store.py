@@ -534,6 +534,20 @@ def test_the_first_outcome_of_a_finished_hook_stays_and_changes_nothing_else(
     assert len(bench(lambda store: store.timeline(run_id))) == 3
 
 
+def test_a_run_that_no_hook_waits_for_ends_together_with_that_outcome(bench: Bench) -> None:
+    skipped = msgspec.structs.replace(SUCCEEDED, outcome=HookOutcome.SKIPPED)
+    ends = msgspec.structs.replace(COMPLETED, finished_hook=skipped)
+    known = Finalization(contract=FINALIZATION_CONTRACT, finished_hook=skipped)
+    for name, before, after in (("new", UNDER_CONTRACT, known), ("old", msgspec.UNSET, msgspec.UNSET)):
+        run_id = RunId(name)
+        create(bench, run_of(name, finalization=before))
+        going = record(bench, run_id, msgspec.structs.replace(RUNNING, finished_hook=skipped))
+        assert going.finalization == before
+        ended = record(bench, run_id, ends)
+        assert ended.finalization == after
+        assert bench(lambda store, at=run_id: store.get_run(at)) == ended  # type: ignore[misc]
+
+
 def test_only_an_ended_run_under_the_contract_takes_an_outcome(bench: Bench) -> None:
     create(bench, run_of("going", finalization=UNDER_CONTRACT))
     create(bench, run_of("of-old"))

@@ -68,6 +68,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     output: JsonValue | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
     memory: MemoryRecord | None = None
+    finished_hook: FinishedHookState | None = None
+    """The outcome of the run's finished hooks where it is known as the run ends: when there are none."""
     trace_link: TraceLink | None = None
     """Where the engine shows the run, once that is known; in place of the run's earlier link of this provider."""
 
@@ -92,7 +94,7 @@ def advance(run: Run, fact: Fact) -> Run | None:
             details={"runId": run.run_id, "status": run.status.value, "event": fact.type.value},
         )
     ended = status in TERMINAL_STATUSES
-    return Run(
+    after = Run(
         run_id=run.run_id,
         workflow_id=run.workflow_id,
         workflow_version=run.workflow_version,
@@ -105,6 +107,9 @@ def advance(run: Run, fact: Fact) -> Run | None:
         trace_links=run.trace_links if fact.trace_link is None else _with_link(run, fact.trace_link),
         finalization=run.finalization,
     )
+    if fact.finished_hook is not None and awaits_finished_hook(after):
+        return finished(after, fact.finished_hook)
+    return after
 
 
 def links_when_dispatched(run: Run, link: TraceLink | None) -> tuple[TraceLink, ...]:

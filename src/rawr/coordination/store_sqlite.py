@@ -357,11 +357,16 @@ def _record_finished_hook(connection: Connection, run_id: RunId, state: Finished
     after = finished(run, state)
     if after is None:
         return run
+    assert after.finalization is not msgspec.UNSET, "the outcome is in it"
+    _keep_finished_hook(connection, row[0], after.finalization)
+    return after
+
+
+def _keep_finished_hook(connection: Connection, number: int, finalization: Finalization) -> None:
     connection.execute(
         "UPDATE run_finalization SET finished_hook = ? WHERE run_number = ?",
-        (to_json(state), row[0]),
+        (_json_or_null(finalization.finished_hook), number),
     )
-    return after
 
 
 def _finished_effect(connection: Connection, run_id: RunId, key: str) -> FinishedEffect | None:
@@ -392,6 +397,8 @@ def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: i
             number,
         ),
     )
+    if fact.finished_hook is not None and run.finalization is not msgspec.UNSET:
+        _keep_finished_hook(connection, number, run.finalization)
     if fact.memory is not None:
         _remember(connection, fact.memory)
 

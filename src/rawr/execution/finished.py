@@ -20,7 +20,7 @@ from rawr.coordination.ports import CoordinationStore
 from rawr.errors import BadInputError, RawrError
 from rawr.execution.ports import FinishedHook, FunctionDeps
 from rawr.execution.user_code import DETAIL_MAX, called, is_async, message_of
-from rawr.ids import RunId
+from rawr.ids import RunId, WorkflowId
 from rawr.wire import JsonValue, iso_from_ms
 
 STORE_WAIT_S: Final = 30.0
@@ -48,11 +48,22 @@ async def tell_finished(deps: FunctionDeps, run_id: RunId, *, timeout_ms: int = 
     if run is None or not awaits_finished_hook(run):
         return
     attempted_at = iso_from_ms(deps.clock.now_ms())
-    hooks = [hook for hook in deps.finished_hooks if hook.workflow_id in (None, run.workflow_id)]
+    hooks = _hooks_of(deps, run.workflow_id)
     problems = await _problems(deps.store, hooks, run, timeout_ms) if hooks else []
     if problems:  # without their texts, which may hold what the run was about
         _log.warning("finished hooks of run %s failed; the run says why", run_id)
     await deps.store.record_finished_hook(run_id, _state(attempted_at, problems, was_called=bool(hooks)))
+
+
+def outcome_without_hooks(deps: FunctionDeps, workflow_id: WorkflowId) -> FinishedHookState | None:
+    """`skipped`, to be recorded together with the end of a run that nobody waits for; None when a hook does."""
+    if _hooks_of(deps, workflow_id):
+        return None
+    return _state(iso_from_ms(deps.clock.now_ms()), [], was_called=False)
+
+
+def _hooks_of(deps: FunctionDeps, workflow_id: WorkflowId) -> list[FinishedHook]:
+    return [hook for hook in deps.finished_hooks if hook.workflow_id in (None, workflow_id)]
 
 
 async def _problems(store: CoordinationStore, hooks: Sequence[FinishedHook], run: Run, timeout_ms: int) -> list[str]:

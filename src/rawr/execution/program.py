@@ -21,7 +21,7 @@ from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, TraceLink
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.schemas import SchemaChecker
 from rawr.execution.desk import RETRIES_MAX, DeskFailedError, DeskOutcome, DeskWork, work_desk
-from rawr.execution.finished import tell_finished
+from rawr.execution.finished import outcome_without_hooks, tell_finished
 from rawr.execution.ports import DurableFunction, FunctionDeps, FunctionFailedError, Steps
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.telemetry.contract import inngest_link
@@ -58,7 +58,7 @@ async def _run_workflow(
     if progress.failure is not None:
         raise FunctionFailedError(progress.failure)
     last = progress.order[-1]
-    await steps.run("coordination/run-completed", lambda _: _complete(deps, run_id, last))
+    await steps.run("coordination/run-completed", lambda _: _complete(deps, run_id, workflow.workflow_id, last))
     return {"runId": run_id, "status": "completed"}
 
 
@@ -95,7 +95,10 @@ class _Progress:
         """The last branch: it records the failure at once, also while other desks are still at work."""
         if self.failure is not None:
             failure = self.failure
-            await self._steps.run("coordination/run-failed", lambda _: _fail(self._deps, self._run_id, failure))
+            workflow_id = self._workflow.workflow_id
+            await self._steps.run(
+                "coordination/run-failed", lambda _: _fail(self._deps, self._run_id, workflow_id, failure)
+            )
 
     async def _work(self, desk_id: DeskId, attempt: int) -> JsonValue:
         run = await _known_run(self._deps, self._run_id)
@@ -159,7 +162,7 @@ async def _start(deps: FunctionDeps, run_id: RunId, engine_run_id: str) -> JsonV
     return _OK
 
 
-async def _complete(deps: FunctionDeps, run_id: RunId, last: DeskId) -> JsonValue:
+async def _complete(deps: FunctionDeps, run_id: RunId, workflow_id: WorkflowId, last: DeskId) -> JsonValue:
     result = await deps.store.desk_result(run_id, last)
     assert result is not None, "all desks are done, the last one too"
     fact = Fact(
@@ -167,19 +170,21 @@ async def _complete(deps: FunctionDeps, run_id: RunId, last: DeskId) -> JsonValu
         type=EventType.RUN_COMPLETED,
         at=iso_from_ms(deps.clock.now_ms()),
         output=result.output,
+        finished_hook=outcome_without_hooks(deps, workflow_id),
     )
     await deps.store.record(run_id, fact)
     await tell_finished(deps, run_id)
     return _OK
 
 
-async def _fail(deps: FunctionDeps, run_id: RunId, error: str) -> JsonValue:
+async def _fail(deps: FunctionDeps, run_id: RunId, workflow_id: WorkflowId, error: str) -> JsonValue:
     fact = Fact(
         key="run.failed",
         type=EventType.RUN_FAILED,
         at=iso_from_ms(deps.clock.now_ms()),
         detail=error,
         error=error,
+        finished_hook=outcome_without_hooks(deps, workflow_id),
     )
     await deps.store.record(run_id, fact)
     await tell_finished(deps, run_id)
@@ -189,6 +194,6 @@ async def _fail(deps: FunctionDeps, run_id: RunId, error: str) -> JsonValue:
 async def _record_given_up(deps: FunctionDeps, data: Mapping[str, JsonValue], error: str) -> None:
     """The engine gave the run up. When the run has ended already, or never was, there is nothing to record."""
     try:
-        await _fail(deps, RunId(data["runId"]), error)
+        await _fail(deps, RunId(data["runId"]), WorkflowId(data["workflowId"]), error)
     except RunNotFoundError:
         return

@@ -14,11 +14,11 @@ import msgspec
 from rawr.clock import Clock
 from rawr.errors import RawrError
 from rawr.state import model
+from rawr.state.changes import Change
 from rawr.state.commit import Committer, Failed, Operation, orphans_of
 from rawr.state.faults import LockFileLostError, lock_timeout
 from rawr.state.files import StateFiles
 from rawr.state.findings import Finding, findings
-from rawr.state.journal import Change
 from rawr.state.lockfile import LockFile, look_at, present_holder
 from rawr.state.mark import mark_in, write_mark
 from rawr.state.requests import RequestQueue

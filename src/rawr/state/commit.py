@@ -19,9 +19,10 @@ from rawr import wire
 from rawr.clock import Clock
 from rawr.errors import StorageError
 from rawr.state import model
+from rawr.state.changes import Change, QueuePosition
 from rawr.state.faults import ForkedInChangeError
 from rawr.state.files import StateFiles
-from rawr.state.journal import Change, Entry, Journal, QueuePosition, sha_of
+from rawr.state.journal import Entry, Journal, sha_of
 from rawr.state.model import Document, RepoState, StateCorruptError
 from rawr.state.stamp import stamp, stamped_revision
 from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable

@@ -12,8 +12,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from rawr.state.journal import Change, QueuePosition
-from rawr.state.requests import Pending
+from rawr.state.changes import Change, Pending, QueuePosition
 
 GROUP_MAX: Final = 256
 SHARED: Final = frozenset({"enable", "disable"})

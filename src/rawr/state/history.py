@@ -8,9 +8,10 @@ import msgspec
 
 from rawr.errors import RawrError
 from rawr.state import model
+from rawr.state.changes import Change
 from rawr.state.commit import Standing, read_state, standing_of, was_intention
 from rawr.state.files import StateFiles
-from rawr.state.journal import Change, Journal, sha_of
+from rawr.state.journal import Journal, sha_of
 from rawr.state.mark import read_mark
 from rawr.state.model import Document, StateCorruptError, StateVersionError
 from rawr.state.stamp import stamped_revision

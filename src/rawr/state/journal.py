@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from rawr.state.changes import Change, QueuePosition
 from rawr.storage.atomic import write_durable
 from rawr.storage.faults import storage_fault
 
@@ -25,26 +26,6 @@ SIZE_MAX: Final = 1 << 20
 """Compaction keeps the newest half of this, and at least `KEPT_MIN` revisions."""
 KEPT_MIN: Final = 8
 _CHUNK: Final = 1 << 13
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One operation of a commit."""
-
-    op: str
-    """enable, disable, set, mutate, restore, repair; adopt (somebody else wrote the file), recall (a power cut
-    took the line), recover (the file was corrupt)."""
-    id: str | None = None
-    rev: int | None = None
-    quarantine: str | None = None
-    key: int | None = None
-    """Of the request of another process that asked for it."""
-
-
-class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the requests of other processes have been answered."""
-
-    queue: str
-    offset: int
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,16 +13,17 @@ from typing import Final
 from rawr.clock import Clock
 from rawr.errors import StorageError
 from rawr.state import model
+from rawr.state.changes import Change, Request
 from rawr.state.commit import Committer, Done, Failed, Operation, Standing, read_state, was_intention
 from rawr.state.entrance import Entrance
 from rawr.state.faults import LockFileLostError, lock_timeout, outcome_unknown
 from rawr.state.files import StateFiles
 from rawr.state.grouping import Group, group_of, is_shared
-from rawr.state.journal import Change, sha_of
+from rawr.state.journal import sha_of
 from rawr.state.line import Line, Ticket, changing
 from rawr.state.lockfile import LockFile, present_holder
 from rawr.state.mark import mark_in, read_mark, write_mark
-from rawr.state.requests import Request, RequestQueue, Taking
+from rawr.state.requests import RequestQueue, Taking
 from rawr.storage.atomic import sync_entry_of
 from rawr.storage.lock import free
 

@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from rawr.errors import StorageError
-from rawr.state.journal import QueuePosition
+from rawr.state.changes import Pending, QueuePosition, Request
 from rawr.storage import lock
 from rawr.storage.atomic import create_exclusive, write_durable
 from rawr.storage.faults import storage_fault
@@ -38,14 +38,6 @@ SIZE_MAX: Final = 1 << 20
 _KEY_BITS: Final = 60
 _FIRST_LINE_MAX: Final = 256
 _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the file."""
-
-    key: int
-    op: str
-    id: str
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +62,6 @@ class Posted:
     def close(self) -> None:
         lock.close(self._descriptor)
         self._descriptor = -1
-
-
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """A request whose requester waits, and how far the file has been answered once it is."""
-
-    request: Request
-    upto: QueuePosition
 
 
 class RequestQueue:

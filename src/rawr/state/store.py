@@ -14,10 +14,11 @@ import msgspec
 from rawr import wire
 from rawr.clock import Clock, SystemClock
 from rawr.state import model
+from rawr.state.changes import Change
 from rawr.state.commit import Done, Operation, Outcome, read_state, standing_in
 from rawr.state.faults import WithdrawnError
 from rawr.state.files import StateFiles, files_of
-from rawr.state.journal import Change, Journal
+from rawr.state.journal import Journal
 from rawr.state.leader import Leader
 from rawr.state.line import Line, Ticket, Waits
 from rawr.state.mark import read_mark

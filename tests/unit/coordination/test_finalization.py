@@ -70,7 +70,9 @@ def test_nothing_of_the_contract_may_be_missing(name: str) -> None:
 
 
 def test_the_published_schema_says_that_there_is_no_exactly_once() -> None:
-    document: Any = openapi_document(PROCEDURES, server_url="http://localhost")
+    document: Any = openapi_document(
+        PROCEDURES, title="t", server_url="http://localhost", scope_of=lambda known: known.name
+    )
     schemas = document["components"]["schemas"]
     assert schemas["FinalizationContract"]["properties"]["exactlyOnce"]["const"] is False
     assert sorted(schemas["FinalizationContract"]["required"]) == sorted(CONTRACT)

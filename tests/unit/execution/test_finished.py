@@ -163,10 +163,15 @@ def test_a_hook_hears_of_a_run_as_it_ended_and_its_success_is_recorded(
     )
 
 
+class NoSecondWrite(MemoryCoordinationStore):
+    async def record_finished_hook(self, run_id: RunId, state: FinishedHookState) -> Run:
+        raise AssertionError((run_id, state))
+
+
 def test_without_a_hook_for_it_the_outcome_is_skipped() -> None:
     heard = Heard()
     for hooks in ((), (hook(heard.sync, of="another"),)):
-        scene = Scene(*hooks)
+        scene = Scene(*hooks, store=NoSecondWrite(FakeClock()))  # it is recorded together with the end
         scene.drive()
         assert scene.state is not None
         assert (scene.state.outcome, scene.state.error) == (HookOutcome.SKIPPED, msgspec.UNSET)

@@ -13,10 +13,11 @@ import pytest
 
 from rawr.state import care
 from rawr.state.care import StateLockHeldError
+from rawr.state.changes import Change
 from rawr.state.faults import StateLockTimeoutError
 from rawr.state.findings import HELD_LONG_MS, findings
 from rawr.state.history import UnknownRevisionError, past_of
-from rawr.state.journal import Change, Entry, Journal, sha_of
+from rawr.state.journal import Entry, Journal, sha_of
 from rawr.state.lockfile import present_holder
 from rawr.state.model import StateCorruptError, StateVersionError
 from rawr.state.store import RepoStateStore

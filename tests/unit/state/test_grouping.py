@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rawr.state.changes import Change, Pending, QueuePosition, Request
 from rawr.state.grouping import GROUP_MAX, group_of
-from rawr.state.journal import Change, QueuePosition
-from rawr.state.requests import Pending, Request
 
 BEFORE = QueuePosition(queue="q", offset=10)
 AFTER = QueuePosition(queue="q", offset=1000)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rawr.errors import StorageError
 from rawr.state import journal as module
-from rawr.state.journal import KEPT_MIN, Change, Entry, Journal, sha_of
+from rawr.state.changes import Change
+from rawr.state.journal import KEPT_MIN, Entry, Journal, sha_of
 
 
 def entry(rev: int, text: str = "", *, prev: str | None = None) -> Entry:

@@ -11,9 +11,9 @@ from rawr.cli.context import Invocation, command
 from rawr.cli.output import Outcome, clean
 
 if TYPE_CHECKING:
+    from rawr.state.changes import Change
     from rawr.state.difference import Difference, ListChange
     from rawr.state.history import Past, Revision
-    from rawr.state.journal import Change
     from rawr.state.store import RepoStateStore
 
 HISTORY_LIMIT = 20
