@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 
 from rawr.execution.embedded.fragment import fragment
-from rawr.execution.embedded.model import (
-    Claim,
-    EngineRun,
-    EngineRunStatus,
-    Lease,
-    NewEvent,
-    RegisteredFunction,
-    Trigger,
-)
-from rawr.execution.embedded.protocol import FunctionFinished, OpsAnswered, StepPlanned, StepRan
+from rawr.execution.embedded.functions import RegisteredFunction, Trigger
+from rawr.execution.embedded.model import Claim, EngineRun, EngineRunStatus, Lease, NewEvent
+from rawr.execution.embedded.outcomes import FunctionFinished, OpsAnswered, StepPlanned, StepRan
 from rawr.execution.embedded.store import EngineStore
 from rawr.testing.clock import FakeClock
 
@@ -30,7 +23,7 @@ def with_claim(root: Path, scenario: Callable[[EngineStore, Claim], Awaitable[No
 
     async def whole() -> EngineRun:
         store = EngineStore(root / "engine.sqlite", clock=FakeClock(), backoff=lambda _attempt: 1000)
-        trigger = Trigger(event_name="go", of_function=None)
+        trigger = Trigger(event_name="go")
         await store.register("app", [RegisteredFunction(fn_id="fn", name="fn", max_attempts=3, triggers=(trigger,))])
         body = fragment({"name": "go", "data": {}})
         event = NewEvent(ulid=store.new_ulid(), event_id="e", name="go", of_function=None, body=body)

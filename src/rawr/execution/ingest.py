@@ -268,7 +268,7 @@ def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDep
 
 
 def _outgoing(event: inngest.Event) -> OutgoingEvent:
-    return OutgoingEvent(name=event.name, data=event.data, event_id=event.id or None)
+    return OutgoingEvent(name=event.name, data=event.data, event_id=event.id or None, ts_ms=event.ts or None)
 
 
 def _raise_if_error(error: Exception | None) -> None:

@@ -140,6 +140,11 @@ class OutgoingEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: Mapping[str, JsonValue]
     event_id: str | None = None
     """De-duplicates for 24 h: the same id starts a function once."""
+    ts_ms: int | None = None
+    """When it happened, in Unix milliseconds; now, if None. Runs of an event that is still to come start then."""
+    version: str | None = None
+    """`v`, the version of its form, which is up to its sender."""
+    user: Mapping[str, JsonValue] = {}
 
 
 class EventSink(Protocol):

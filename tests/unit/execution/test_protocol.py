@@ -6,17 +6,9 @@ import pytest
 
 from rawr.execution import signing
 from rawr.execution.embedded import protocol
-from rawr.execution.embedded.protocol import (
-    CallFailed,
-    FunctionFinished,
-    OpsAnswered,
-    StepErrored,
-    UnsupportedOp,
-    inngest_backoff,
-    parse_answer,
-    retry_after_ms,
-    sleep_until_ms,
-)
+from rawr.execution.embedded.durations import inngest_backoff, retry_after_ms, wait_until_ms
+from rawr.execution.embedded.outcomes import CallFailed, FunctionFinished, OpsAnswered, StepErrored, UnsupportedOp
+from rawr.execution.embedded.protocol import parse_answer
 from rawr.execution.ports import IngressResponse
 from rawr.wire import encode
 
@@ -51,7 +43,7 @@ def answer(status: int, body: bytes, **headers: str) -> IngressResponse:
     ],
 )
 def test_a_sleep_ends_at_an_iso_time_or_after_a_duration_within_a_year(text: str, due_ms: int | None) -> None:
-    assert sleep_until_ms(text, now_ms=NOW_MS) == due_ms
+    assert wait_until_ms(text, now_ms=NOW_MS) == due_ms
 
 
 @pytest.mark.parametrize(
@@ -100,7 +92,7 @@ def test_no_retry_makes_a_step_error_final() -> None:
     assert op.final
 
 
-@pytest.mark.parametrize("op", ["WaitForEvent", "InvokeFunction", "AIGateway", "WaitForSignal", "Nonsense"])
+@pytest.mark.parametrize("op", ["AIGateway", "WaitForSignal", "Nonsense"])
 def test_an_unknown_operation_keeps_its_name(op: str) -> None:
     outcome = parse_answer(answer(206, encode([{"id": "x", "op": op, "name": "n"}])), keys=(KEY,))
     assert outcome == OpsAnswered(ops=(UnsupportedOp(op=op, name="n"),))

@@ -18,28 +18,20 @@ from typing import Any, Final
 import msgspec
 
 from rawr.clock import Clock
-from rawr.errors import BadInputError, StorageError
-from rawr.execution.embedded.fragment import fragment
-from rawr.execution.embedded.model import Claim, EngineRun, Lease, NewEvent, functions_of
+from rawr.errors import StorageError
+from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
+from rawr.execution.embedded.functions import functions_of
+from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
+from rawr.execution.embedded.model import Claim, EngineRun, Ingested, Lease, NewEvent, RunFilter
+from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.owners import SlotLock
-from rawr.execution.embedded.protocol import (
-    BACKOFF_JITTER_MS,
-    EVENT_MAX_BYTES,
-    Backoff,
-    CallFailed,
-    Failure,
-    Outcome,
-    call_request,
-    inngest_backoff,
-    parse_answer,
-    parse_functions,
-    sync_request,
-)
+from rawr.execution.embedded.protocol import call_request, parse_answer, parse_functions, sync_request
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore, Settled
+from rawr.execution.expressions import Wanted, check
 from rawr.execution.ports import EngineCall, OutgoingEvent
 from rawr.storage.lock import LockTimeoutError
+from rawr.wire import JsonValue
 
-_EVENT_NAME_MAX: Final = 512
 _TRANSIENT: Final = (StorageError, LockTimeoutError)
 """What may pass by itself: a full disk, another process that holds the file for long."""
 _log: Final = logging.getLogger(__name__)
@@ -141,10 +133,47 @@ class EmbeddedEngine:
         Raises:
             EventRefusedError: one has no proper name, is too large, or could never be part of a call.
         """
-        accepted = [self._new_event(event) for event in events]
-        await self._store.accept(accepted, route_now=bool(self._fn_ids))
+        accepted = new_events(events, new_ulid=self._store.new_ulid, now_ms=self._clock.now_ms())
+        return await self._accept(accepted)
+
+    async def ingest(self, body: JsonValue, seed: str | None) -> Ingested:
+        """Durably accept the events of a request in Inngest's form: one event or a list, up to the first bad one.
+
+        `seed` is the value of its header `x-inngest-event-id-seed`; the same request sent again is the same events.
+        """
+        now_ms = self._clock.now_ms()
+        parsed = parse_events(body, seed=parse_seed(seed), new_ulid=self._store.new_ulid, now_ms=now_ms)
+        return Ingested(ids=await self._accept(parsed.events), refusal=parsed.refusal)
+
+    async def _accept(self, events: Sequence[NewEvent]) -> list[str]:
+        await self._store.accept(events, route_now=bool(self._fn_ids))
         self._wake.set()
-        return [event.ulid for event in accepted]
+        return [event.ulid for event in events]
+
+    async def cancel(self, run_id: str, reason: str = "cancelled") -> bool:
+        """End a run at once; False if there is none or it has ended. The answer of a call under way is dropped."""
+        cancelled = await self._store.cancel(run_id, reason)
+        self._wake.set()
+        return cancelled
+
+    async def cancel_where(self, which: RunFilter) -> list[str]:
+        """End all runs that fit, and only those queued before this began; their ids.
+
+        Raises:
+            ExpressionInvalidError: the condition can never be answered.
+        """
+        if which.condition is not None:
+            check(which.condition, Wanted.CONDITION, "event")
+        before_ms = min(which.queued_before_ms, self._clock.now_ms() + 1)
+        which = msgspec.structs.replace(which, queued_before_ms=before_ms)
+        cancelled: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._store.cancel_page(which, after)
+            cancelled += page.cancelled
+            after = page.last_run_id
+        self._wake.set()
+        return cancelled
 
     async def run(self, run_id: str) -> EngineRun | None:
         return await self._store.run(run_id)
@@ -300,29 +329,6 @@ class EmbeddedEngine:
 
     def _lease(self) -> Lease:
         return Lease(owner=self._owner, until_ms=self._clock.now_ms() + self._times.lease_ms)
-
-    def _new_event(self, event: OutgoingEvent) -> NewEvent:
-        if not event.name or len(event.name) > _EVENT_NAME_MAX or event.name.startswith("inngest/"):
-            raise EventRefusedError(f"event name {event.name[:80]!r}: 1 to 512 characters, not starting with inngest/")
-        ulid = self._store.new_ulid()
-        event_id = event.event_id or ulid
-        data = dict(event.data)
-        parts = {"name": event.name, "id": event_id, "ts": self._clock.now_ms(), "user": {}, "data": data}
-        body = fragment(parts)
-        if body.size_bytes > EVENT_MAX_BYTES:
-            raise EventRefusedError(f"event {event.name} has {body.size_bytes} bytes; the limit is {EVENT_MAX_BYTES}")
-        of_function = data.get("function_id")
-        return NewEvent(
-            ulid=ulid,
-            event_id=event_id,
-            name=event.name,
-            of_function=of_function if isinstance(of_function, str) else None,
-            body=body,
-        )
-
-
-class EventRefusedError(BadInputError):
-    code = "EVENT_REFUSED"
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -6,10 +6,8 @@ no or wrong signature) is an error, never a completed function.
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -18,33 +16,30 @@ import msgspec
 from rawr.errors import RawrError
 from rawr.execution import signing
 from rawr.execution.embedded.fragment import Fragment, fragment, frame
+from rawr.execution.embedded.outcomes import (
+    CallFailed,
+    EventAwaited,
+    Failure,
+    FunctionFinished,
+    FunctionInvoked,
+    Op,
+    OpsAnswered,
+    Outcome,
+    Sleeping,
+    StepErrored,
+    StepPlanned,
+    StepRan,
+    UnsupportedOp,
+)
 from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within
 
 STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 RUN_STATE_MAX_BYTES: Final = 30 * 1024 * 1024
-"""Every call carries all of it, and its event twice; with those it stays below the 32 MiB that the ingress takes."""
+"""Every call carries all of it, and its events; with those it stays below the 32 MiB that the ingress takes."""
 RUN_STEPS_MAX: Final = 1000
 EVENT_MAX_BYTES: Final = 512 * 1024
-RETRIES_DEFAULT: Final = 4
-RETRIES_MAX: Final = 20
-SLEEP_MAX_MS: Final = 366 * 24 * 3600 * 1000
 ROOT_STEP: Final = "step"
 """The step id of a call that discovers what comes next, instead of running a given step."""
-
-BACKOFF_S: Final = (15, 30, 60, 120, 300, 600, 1200, 2400, 3600, 7200)
-BACKOFF_JITTER_MS: Final = 30_000
-_RETRY_AFTER_MIN_MS: Final = 1_000
-_RETRY_AFTER_MAX_MS: Final = 24 * 3600 * 1000
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|w|d|h|m|s)")
-_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-
-Backoff = Callable[[int], int]
-"""`backoff(attempt)`: milliseconds to wait after attempt number `attempt` (from 0) failed."""
-
-
-def inngest_backoff(jitter_ms: Callable[[], int]) -> Backoff:
-    """Inngest's own waiting times: 15 s, 30 s, 1 min … 2 h, each plus a jitter."""
-    return lambda attempt: BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)] * 1000 + jitter_ms()
 
 
 class Opcode(StrEnum):
@@ -53,76 +48,8 @@ class Opcode(StrEnum):
     STEP_FAILED = "StepFailed"
     STEP_PLANNED = "StepPlanned"
     SLEEP = "Sleep"
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An error as function code and `inngest/function.failed` see it."""
-
-    name: str
-    message: str
-    stack: str | None = None
-
-    def memo(self) -> Fragment:
-        return fragment({"error": self.as_json()})
-
-    def as_json(self) -> dict[str, JsonValue]:
-        parts = {"name": self.name, "message": self.message}
-        return parts if self.stack is None else {**parts, "stack": self.stack}
-
-
-class StepRan(msgspec.Struct, frozen=True, kw_only=True):
-    step_id: str
-    name: str
-    memo: Fragment
-
-
-class StepErrored(msgspec.Struct, frozen=True, kw_only=True):
-    step_id: str
-    name: str
-    failure: Failure
-    final: bool
-    """No further attempt is wanted, whatever the number of retries."""
-
-
-class StepPlanned(msgspec.Struct, frozen=True, kw_only=True):
-    step_id: str
-    name: str
-    race: bool
-
-
-class Sleeping(msgspec.Struct, frozen=True, kw_only=True):
-    step_id: str
-    name: str
-    until: str
-    """An ISO 8601 time, or a duration like `1h30m`."""
-    race: bool
-
-
-class UnsupportedOp(msgspec.Struct, frozen=True, kw_only=True):
-    op: str
-    name: str
-
-
-Op = StepRan | StepErrored | StepPlanned | Sleeping | UnsupportedOp
-
-
-class FunctionFinished(msgspec.Struct, frozen=True, kw_only=True):
-    output: Fragment
-
-
-class OpsAnswered(msgspec.Struct, frozen=True, kw_only=True):
-    ops: tuple[Op, ...]
-
-
-class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """The call as a whole failed: an error in function code outside of steps, or no proper answer at all."""
-
-    failure: Failure
-    retriable: bool
-    retry_after: str | None = None
-
-
-Outcome = FunctionFinished | OpsAnswered | CallFailed
+    WAIT_FOR_EVENT = "WaitForEvent"
+    INVOKE_FUNCTION = "InvokeFunction"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +65,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     plan_steps: bool
     """Steps are to be planned, not run on sight: another call of the same run may be under way."""
-    event: Fragment
+    events: tuple[Fragment, ...]
+    """What triggered the run: one event, or a batch."""
     memos: tuple[tuple[str, Fragment], ...]
     """Step id and memo of every finished step, in the order in which they finished."""
 
@@ -180,8 +108,8 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
                 "step_id": call.step_id,
                 "use_api": False,
             },
-            "event": call.event,
-            "events": [call.event],
+            "event": call.events[0],
+            "events": list(call.events),
             "steps": dict(call.memos),
             "use_api": False,
             "version": 2,
@@ -255,24 +183,6 @@ class SyncRefusedError(RawrError):
     code = "ENGINE_SYNC_REFUSED"
 
 
-def retry_after_ms(text: str, *, now_ms: int) -> int | None:
-    """When to try again: `text` is a number of seconds or an ISO time; 1 s to 24 h from now. None if unreadable."""
-    due_ms = now_ms + int(text) * 1000 if text.isdecimal() and len(text) < 12 else _iso_ms(text)
-    if due_ms is None:
-        return None
-    return min(max(due_ms, now_ms + _RETRY_AFTER_MIN_MS), now_ms + _RETRY_AFTER_MAX_MS)
-
-
-def sleep_until_ms(text: str, *, now_ms: int) -> int | None:
-    """When a sleep ends; `text` is an ISO time or a duration. None if unreadable or longer than a year."""
-    parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        due_ms: int | None = now_ms + int(sum(float(number) * _UNIT_MS[unit] for number, unit in parts))
-    else:
-        due_ms = _iso_ms(text)
-    return None if due_ms is None or due_ms - now_ms > SLEEP_MAX_MS else due_ms
-
-
 def _signed_headers(body: Fragment, *, key: str, t: int) -> dict[str, str]:
     signature = signing.sign_canonical(body.signed, key, t)
     return {"content-type": "application/json", "user-agent": "rawr-engine", signing.HEADER: signature}
@@ -305,6 +215,11 @@ class _WireOp(msgspec.Struct, kw_only=True, rename="camel"):
     error: _WireError | None = None
 
 
+class _WirePayload(msgspec.Struct, kw_only=True):
+    data: dict[str, Any] | None = None
+    v: str | None = None
+
+
 def _listed(body: JsonValue) -> list[JsonValue]:
     return msgspec.convert(body, list[Any])
 
@@ -326,6 +241,26 @@ def _op(raw: JsonValue, *, no_retry: bool) -> Op:
         case Opcode.SLEEP:
             until = opts.get("duration") or wire.name or ""
             return Sleeping(step_id=wire.id, name=name, until=str(until), race=race)
+        case Opcode.WAIT_FOR_EVENT:
+            return EventAwaited(
+                step_id=wire.id,
+                name=name,
+                event_name=wire.name or "",
+                condition=msgspec.convert(opts.get("if"), str | None),
+                timeout=msgspec.convert(opts.get("timeout"), str),
+                race=race,
+            )
+        case Opcode.INVOKE_FUNCTION:
+            payload = msgspec.convert(opts.get("payload"), _WirePayload)
+            return FunctionInvoked(
+                step_id=wire.id,
+                name=name,
+                fn_id=msgspec.convert(opts.get("function_id"), str),
+                data=payload.data,
+                version=payload.v,
+                timeout=msgspec.convert(opts.get("timeout"), str | None),
+                race=race,
+            )
         case other:
             return UnsupportedOp(op=other, name=name)
 
@@ -377,11 +312,3 @@ def _read(body: bytes) -> JsonValue:
         if value is None or not depth_within(value, DEPTH_MAX):
             raise
         return value
-
-
-def _iso_ms(text: str) -> int | None:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return None if moment.tzinfo is None else int(moment.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""What happens to a run: started by an event, carried on by the outcome of a call, ended once.
+"""What happens to a run: carried on by the outcome of a call, and ended once.
 
 Every function here is one state transition inside the caller's transaction: the memo of a step, the end of its
 job and the next job appear together or not at all. Nothing here calls anybody or looks at a clock.
@@ -7,20 +7,27 @@ job and the next job appear together or not at all. Nothing here calls anybody o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from rawr.execution.embedded import waits
+from rawr.execution.embedded.durations import Backoff, retry_after_ms, wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment, frame
-from rawr.execution.embedded.model import EVENT_FAILED, EVENT_FINISHED, EngineRunStatus, JobKind, NewEvent
-from rawr.execution.embedded.protocol import (
-    ROOT_STEP,
-    RUN_STATE_MAX_BYTES,
-    RUN_STEPS_MAX,
-    Backoff,
+from rawr.execution.embedded.model import (
+    EVENT_CANCELLED,
+    EVENT_FAILED,
+    EVENT_FINISHED,
+    EngineRunStatus,
+    JobKind,
+    NewEvent,
+)
+from rawr.execution.embedded.outcomes import (
     CallFailed,
+    EventAwaited,
     Failure,
     FunctionFinished,
+    FunctionInvoked,
     Op,
     OpsAnswered,
     Outcome,
@@ -29,65 +36,28 @@ from rawr.execution.embedded.protocol import (
     StepPlanned,
     StepRan,
     UnsupportedOp,
-    retry_after_ms,
-    sleep_until_ms,
 )
-from rawr.storage.sqlite import Connection, one, rows, run
-
-DEDUPE_MS: Final = 24 * 3600 * 1000
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the queue."""
-
-    job_id: str
-    run_id: str
-    fn_id: str
-    kind: JobKind
-    step_id: str
-    name: str
-    attempt: int
-    generation: int
-    crashes: int
+from rawr.execution.embedded.protocol import ROOT_STEP, RUN_STATE_MAX_BYTES, RUN_STEPS_MAX
+from rawr.execution.embedded.steps import (
+    discover_after,
+    finish_step,
+    has_anything_ahead,
+    is_finished,
+    join_group,
+    queue_step,
+)
+from rawr.execution.embedded.transition import Job, Transition, stored_fragment
+from rawr.storage.sqlite import one, rows, run
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """The surroundings of a transition: the transaction, and what time it is."""
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """A run was ended from outside."""
 
-    connection: Connection
-    now_ms: int
-    new_ulid: Any
-    """`new_ulid() -> str`"""
+    reason: str
 
 
-def accept(at: Transition, events: Sequence[NewEvent], *, route_now: bool) -> None:
-    """Store events. Routed ones start their runs in the same transaction; others wait for `route_waiting`."""
-    for event in events:
-        run(
-            at.connection,
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                event.ulid,
-                event.event_id,
-                event.name,
-                event.of_function,
-                event.body.text.decode(),
-                _text(event.body.canonical),
-                at.now_ms,
-                int(route_now),
-            ),
-        )
-        if route_now:
-            _route(at, event.ulid, event.event_id, event.name, event.of_function)
-
-
-def route_waiting(at: Transition) -> int:
-    """Start the runs of events that came while no engine was up; how many events there were."""
-    waiting = rows(at.connection, "SELECT ulid, event_id, name, of_function FROM events WHERE routed = 0 ORDER BY ulid")
-    for ulid, event_id, name, of_function in waiting:
-        run(at.connection, "UPDATE events SET routed = 1 WHERE ulid = ?", (ulid,))
-        _route(at, ulid, event_id, name, of_function)
-    return len(waiting)
+Ending = Fragment | Failure | Cancelled
+"""The output of a function, or why there is none."""
 
 
 def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, backoff: Backoff) -> None:
@@ -107,9 +77,9 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
 
 def end_sleep(at: Transition, job: Job) -> None:
     """A sleep is over: remember it and let the function go on."""
-    run(at.connection, "DELETE FROM queue WHERE job_id = ?", (job.job_id,))
-    _finish_step(at, job, job.step_id, job.name, NULL)
-    _discover_after(at, job.run_id, job.fn_id, job.step_id)
+    _end_job(at, job)
+    finish_step(at, job.run_id, job.step_id, job.name, NULL)
+    discover_after(at, job.run_id, job.fn_id, job.step_id)
 
 
 def give_up_on_host(at: Transition, job: Job) -> None:
@@ -119,59 +89,54 @@ def give_up_on_host(at: Transition, job: Job) -> None:
     if job.step_id == ROOT_STEP:
         end_run(at, job.run_id, failure)
         return
-    run(at.connection, "DELETE FROM queue WHERE job_id = ?", (job.job_id,))
-    _finish_step(at, job, job.step_id, job.name, failure.memo())
-    _discover_after(at, job.run_id, job.fn_id, job.step_id)
+    _end_job(at, job)
+    finish_step(at, job.run_id, job.step_id, job.name, failure.memo(), attempt=job.attempt)
+    discover_after(at, job.run_id, job.fn_id, job.step_id)
 
 
-def end_run(at: Transition, run_id: str, result: Fragment | Failure) -> None:
-    """End a run: its status, its output or error, the end of all its jobs and its last event, together."""
-    failed = isinstance(result, Failure)
-    status = EngineRunStatus.FAILED if failed else EngineRunStatus.COMPLETED
-    output = None if isinstance(result, Failure) else result.text.decode()
-    error = fragment(result.as_json()).text.decode() if isinstance(result, Failure) else None
-    run(
+def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
+    """End a run, unless it has ended: its status, its output or error, the end of all that it has ahead, its last
+    events and the wait of who invoked it, together. The answer to a call that is under way will be dropped.
+    """
+    status, output, error = _stored_ending(ending)
+    ended = one(
         at.connection,
-        "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE run_id = ?",
+        "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE run_id = ? AND ended_at IS NULL"
+        " RETURNING parent_wait",
         (status.value, at.now_ms, output, error, run_id),
     )
-    run(at.connection, "DELETE FROM queue WHERE run_id = ?", (run_id,))
-    run(at.connection, "DELETE FROM pending WHERE run_id = ?", (run_id,))
-    accept(at, _end_events(at, run_id, result), route_now=True)
+    if ended is None:
+        return False
+    for table in ("queue", "pending", "waits", "timers", "cancels"):
+        run(at.connection, f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - a constant name
+    at.emitted.extend(_end_events(at, run_id, ending))
+    if ended[0] is not None:
+        waits.fulfil(at, ended[0], _memo_for_parent(ending))
+    return True
 
 
-def stored_fragment(text: str, canonical: str | None) -> Fragment:
-    return Fragment(text.encode(), None if canonical is None else canonical.encode())
+def _stored_ending(ending: Ending) -> tuple[EngineRunStatus, str | None, str | None]:
+    match ending:
+        case Fragment():
+            return EngineRunStatus.COMPLETED, ending.text.decode(), None
+        case Failure():
+            return EngineRunStatus.FAILED, None, fragment(ending.as_json()).text.decode()
+        case Cancelled():
+            return EngineRunStatus.CANCELLED, None, fragment(_cancellation(ending).as_json()).text.decode()
 
 
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode()
+def _memo_for_parent(ending: Ending) -> Fragment:
+    match ending:
+        case Fragment():
+            return frame({"data": ending})
+        case Failure():
+            return ending.memo()
+        case Cancelled():
+            return _cancellation(ending).memo()
 
 
-def _route(at: Transition, ulid: str, event_id: str, name: str, of_function: str | None) -> None:
-    """Start a run of every function that the event triggers, unless its id did so within the last 24 hours."""
-    found = rows(
-        at.connection,
-        "SELECT DISTINCT t.fn_id FROM triggers t JOIN functions f ON f.fn_id = t.fn_id"
-        " WHERE t.event_name = ? AND f.archived = 0 AND (t.of_function IS NULL OR t.of_function = ?)",
-        (name, of_function),
-    )
-    for (fn_id,) in found:
-        run_id = at.new_ulid()
-        fresh = one(
-            at.connection,
-            "INSERT INTO event_keys VALUES (?, ?, ?, ?) ON CONFLICT (fn_id, event_id) DO UPDATE"
-            " SET run_id = excluded.run_id, seen_at = excluded.seen_at WHERE seen_at <= ? RETURNING 1",
-            (fn_id, event_id, run_id, at.now_ms, at.now_ms - DEDUPE_MS),
-        )
-        if fresh is None:
-            continue
-        run(
-            at.connection,
-            "INSERT INTO runs (run_id, fn_id, event_ulid, status, queued_at) VALUES (?, ?, ?, ?, ?)",
-            (run_id, fn_id, ulid, EngineRunStatus.QUEUED.value, at.now_ms),
-        )
-        _discover(at, run_id, fn_id, 0)
+def _cancellation(ending: Cancelled) -> Failure:
+    return Failure(name="FunctionCancelled", message=ending.reason)
 
 
 def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int, backoff: Backoff) -> None:
@@ -179,33 +144,65 @@ def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int,
     if retry:
         _try_again(at, job, at.now_ms + backoff(job.attempt))
     else:
-        run(at.connection, "DELETE FROM queue WHERE job_id = ?", (job.job_id,))
+        _end_job(at, job)
     if len(ops) > 1:
         run(at.connection, "UPDATE runs SET plan_steps = 1 WHERE run_id = ?", (job.run_id,))
     finished: list[str] = []
     for op in ops:
-        match op:
-            case StepRan():
-                _finish_step(at, job, op.step_id, op.name, op.memo)
-                finished.append(op.step_id)
-            case StepErrored():
-                if op not in retry:
-                    _finish_step(at, job, op.step_id, op.name, op.failure.memo())
-                    finished.append(op.step_id)
-            case StepPlanned():
-                _plan(at, job, op, kind=JobKind.CALL, due_ms=at.now_ms, among_others=len(ops) > 1)
-            case Sleeping():
-                due_ms = sleep_until_ms(op.until, now_ms=at.now_ms)
-                if due_ms is None:
-                    message = f"sleep {op.name!r} until {op.until!r}: not a time or duration within a year"
-                    end_run(at, job.run_id, Failure(name="SleepInvalid", message=message))
-                    return
-                _plan(at, job, op, kind=JobKind.SLEEP, due_ms=due_ms, among_others=len(ops) > 1)
-            case UnsupportedOp():
-                message = f"step {op.name!r} needs {op.op}, which the embedded engine does not do"
-                end_run(at, job.run_id, Failure(name="UnsupportedStep", message=message))
-                return
+        if op in retry:
+            continue
+        refusal = _apply(at, job, op, finished=finished, among_others=len(ops) > 1)
+        if refusal is not None:
+            end_run(at, job.run_id, refusal)
+            return
     _go_on_after(at, job, finished)
+
+
+def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_others: bool) -> Failure | None:
+    """Do what one operation asks; why the run cannot go on with it, or None. Steps that ended go to `finished`."""
+    match op:
+        case StepRan():
+            finish_step(at, job.run_id, op.step_id, op.name, op.memo, attempt=job.attempt)
+            finished.append(op.step_id)
+        case StepErrored():
+            finish_step(at, job.run_id, op.step_id, op.name, op.failure.memo(), attempt=job.attempt)
+            finished.append(op.step_id)
+        case StepPlanned() | Sleeping() | EventAwaited() | FunctionInvoked():
+            if is_finished(at, job.run_id, op.step_id):
+                return None
+            if among_others:
+                join_group(at, job.run_id, op.step_id, race=op.race)
+            return _begin(at, job, op, finished=finished)
+        case UnsupportedOp():
+            message = f"step {op.name!r} needs {op.op}, which the embedded engine does not do"
+            return Failure(name="UnsupportedStep", message=message)
+    return None
+
+
+def _begin(
+    at: Transition,
+    job: Job,
+    op: StepPlanned | Sleeping | EventAwaited | FunctionInvoked,
+    *,
+    finished: list[str],
+) -> Failure | None:
+    match op:
+        case StepPlanned():
+            queue_step(at, job.run_id, job.fn_id, op.step_id, op.name, kind=JobKind.CALL, due_ms=at.now_ms)
+        case Sleeping():
+            due_ms = wait_until_ms(op.until, now_ms=at.now_ms)
+            if due_ms is None:
+                message = f"sleep {op.name!r} until {op.until!r}: not a time or duration within a year"
+                return Failure(name="SleepInvalid", message=message)
+            queue_step(at, job.run_id, job.fn_id, op.step_id, op.name, kind=JobKind.SLEEP, due_ms=due_ms)
+        case EventAwaited():
+            return waits.await_event(at, job.run_id, op)
+        case FunctionInvoked():
+            failure = waits.await_function(at, job.run_id, op)
+            if failure is not None:  # like a function that failed: the caller may handle it
+                finish_step(at, job.run_id, op.step_id, op.name, failure.memo())
+                finished.append(op.step_id)
+    return None
 
 
 def _go_on_after(at: Transition, job: Job, finished: Sequence[str]) -> None:
@@ -214,8 +211,8 @@ def _go_on_after(at: Transition, job: Job, finished: Sequence[str]) -> None:
         end_run(at, job.run_id, excess)
         return
     for step_id in finished:
-        _discover_after(at, job.run_id, job.fn_id, step_id)
-    if one(at.connection, "SELECT 1 FROM queue WHERE run_id = ? LIMIT 1", (job.run_id,)) is None:
+        discover_after(at, job.run_id, job.fn_id, step_id)
+    if not has_anything_ahead(at, job.run_id):
         message = "the function answered without a step and without a result; is it deterministic?"
         end_run(at, job.run_id, Failure(name="NothingToDo", message=message))
 
@@ -240,101 +237,46 @@ def _try_again(at: Transition, job: Job, due_ms: int) -> None:
     )
 
 
-def _finish_step(at: Transition, job: Job, step_id: str, name: str, memo: Fragment) -> None:
-    """Remember a step's result. What is remembered already stays: a result never changes."""
-    saved = one(
-        at.connection,
-        "INSERT INTO steps SELECT ?, ?, steps + 1, ?, ?, ?, ?, ? FROM runs WHERE run_id = ?"
-        " ON CONFLICT DO NOTHING RETURNING seq",
-        (
-            job.run_id,
-            step_id,
-            name,
-            memo.text.decode(),
-            _text(memo.canonical),
-            job.attempt,
-            at.now_ms,
-            job.run_id,
-        ),
-    )
-    if saved is not None:
-        run(
-            at.connection,
-            "UPDATE runs SET steps = steps + 1, state_bytes = state_bytes + ? WHERE run_id = ?",
-            (memo.size_bytes, job.run_id),
-        )
+def _end_job(at: Transition, job: Job) -> None:
+    run(at.connection, "DELETE FROM queue WHERE job_id = ?", (job.job_id,))
 
 
-def _plan(
-    at: Transition, job: Job, op: StepPlanned | Sleeping, *, kind: JobKind, due_ms: int, among_others: bool
-) -> None:
-    """Queue a step once, however many calls discover it, and never again after it has finished."""
-    done = one(at.connection, "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?", (job.run_id, op.step_id))
-    if done is not None:
-        return
-    run(
-        at.connection,
-        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (f"{job.run_id}|step|{op.step_id}", job.run_id, job.fn_id, kind.value, op.step_id, op.name, due_ms),
-    )
-    if among_others:
-        pending = (job.run_id, op.step_id, int(op.race))
-        run(at.connection, "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)", pending)
+def _end_events(at: Transition, run_id: str, ending: Ending) -> list[NewEvent]:
+    """`inngest/function.finished`, with `.failed` for a failure; only `.cancelled` for a run that was cancelled.
+
+    Runs that such events started send none.
+    """
+    fn_id, triggers = run_events(at, run_id)
+    if triggers[0][0] in (EVENT_FINISHED, EVENT_FAILED, EVENT_CANCELLED):
+        return []
+    events = [body for _, body in triggers]
+    data: dict[str, Any] = {"function_id": fn_id, "run_id": run_id, "event": events[0], "events": events}
+    match ending:
+        case Fragment():
+            data = {**data, "result": ending, "_inngest": {"status": "Completed"}}
+            return [_internal_event(at, EVENT_FINISHED, f"{run_id}.finished", fn_id, data)]
+        case Failure():
+            error = fragment({"error": "invalid status code: 500", **ending.as_json()})
+            data = {**data, "error": error, "_inngest": {"status": "Failed"}}
+            return [
+                _internal_event(at, EVENT_FINISHED, f"{run_id}.finished", fn_id, data),
+                _internal_event(at, EVENT_FAILED, run_id, fn_id, data),
+            ]
+        case Cancelled():
+            error = fragment({"error": "function cancelled", **_cancellation(ending).as_json()})
+            data = {**data, "error": error, "_inngest": {"status": "Cancelled"}}
+            return [_internal_event(at, EVENT_CANCELLED, f"{run_id}.cancelled", fn_id, data)]
 
 
-def _discover_after(at: Transition, run_id: str, fn_id: str, step_id: str) -> None:
-    """Ask the function what comes next: after each step of a race, else once all steps of a group are done."""
-    was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
-    waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
-    if waits:
-        return
-    if one(at.connection, "SELECT 1 FROM queue WHERE run_id = ? LIMIT 1", (run_id,)) is None:
-        # Alone again. While another call of the run is under way, a step that is run on sight could run twice.
-        run(at.connection, "UPDATE runs SET plan_steps = 0 WHERE run_id = ? AND plan_steps = 1", (run_id,))
-    row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (run_id,))
-    assert row is not None
-    _discover(at, run_id, fn_id, row[0])
-
-
-def _discover(at: Transition, run_id: str, fn_id: str, after_steps: int) -> None:
-    run(
-        at.connection,
-        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            f"{run_id}|discover|{after_steps}",
-            run_id,
-            fn_id,
-            JobKind.CALL.value,
-            ROOT_STEP,
-            "the function",
-            at.now_ms,
-        ),
-    )
-
-
-def _end_events(at: Transition, run_id: str, result: Fragment | Failure) -> list[NewEvent]:
-    """`inngest/function.finished`, and `.failed` for a failure. Runs that such events started send none."""
-    row = one(
+def run_events(at: Transition, run_id: str) -> tuple[str, list[tuple[str, Fragment]]]:
+    """The function of a run, and name and body of what triggered it."""
+    found = rows(
         at.connection,
         "SELECT r.fn_id, e.name, e.body, e.body_canonical FROM runs r JOIN events e ON e.ulid = r.event_ulid"
         " WHERE r.run_id = ?",
         (run_id,),
     )
-    assert row is not None
-    fn_id, event_name, *body = row
-    if event_name in (EVENT_FINISHED, EVENT_FAILED):
-        return []
-    event = stored_fragment(*body)
-    data: dict[str, Any] = {"function_id": fn_id, "run_id": run_id, "event": event, "events": [event]}
-    if isinstance(result, Failure):
-        error = fragment({"error": "invalid status code: 500", **result.as_json()})
-        data = {**data, "error": error, "_inngest": {"status": "Failed"}}
-        return [
-            _internal_event(at, EVENT_FINISHED, f"{run_id}.finished", fn_id, data),
-            _internal_event(at, EVENT_FAILED, run_id, fn_id, data),
-        ]
-    data = {**data, "result": result, "_inngest": {"status": "Completed"}}
-    return [_internal_event(at, EVENT_FINISHED, f"{run_id}.finished", fn_id, data)]
+    return found[0][0], [(name, stored_fragment(*body)) for _, name, *body in found]
 
 
 def _internal_event(at: Transition, name: str, event_id: str, fn_id: str, data: dict[str, Any]) -> NewEvent:

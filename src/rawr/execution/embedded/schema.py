@@ -1,8 +1,9 @@
 """The tables of `engine.sqlite`. Only this engine reads them.
 
 `queue` holds one row per thing that is to happen: a call, or the end of a sleep. Job ids are derived from the
-run and the step, so that planning the same thing twice is one row. All times are Unix milliseconds. JSON is
-kept as text, its RFC 8785 form beside it only where that is another text.
+run and the step, so that planning the same thing twice is one row. `waits` are steps that something else ends, and
+`timers` what happens at a time if nothing else does. A run that has ended has rows in none of the three. All times
+are Unix milliseconds. JSON is kept as text, its RFC 8785 form beside it only where that is another text.
 """
 
 from __future__ import annotations
@@ -72,6 +73,38 @@ CREATE TABLE queue (
 CREATE INDEX queue_by_run ON queue (run_id);
 CREATE INDEX queue_due ON queue (kind, due_at) WHERE lease_owner IS NULL;
 CREATE INDEX queue_leased ON queue (lease_owner, lease_until) WHERE lease_owner IS NOT NULL;
+""",
+    ),
+    Migration(
+        name="waits, timers and cancellations",
+        sql="""
+ALTER TABLE events ADD COLUMN starts_at INTEGER;
+ALTER TABLE runs ADD COLUMN parent_wait TEXT;
+ALTER TABLE triggers ADD COLUMN condition TEXT;
+ALTER TABLE functions ADD COLUMN config TEXT NOT NULL DEFAULT '';
+UPDATE functions SET config = json_object(
+  'fn_id', fn_id, 'name', name, 'max_attempts', max_attempts, 'triggers', json_array());
+
+CREATE TABLE waits (
+  wait_id TEXT PRIMARY KEY, run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL,
+  name TEXT NOT NULL, event_name TEXT, condition TEXT
+) STRICT;
+CREATE INDEX waits_by_event ON waits (event_name) WHERE event_name IS NOT NULL;
+CREATE INDEX waits_by_run ON waits (run_id);
+
+CREATE TABLE cancels (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), event_name TEXT NOT NULL, condition TEXT, until INTEGER
+) STRICT;
+CREATE INDEX cancels_by_event ON cancels (event_name);
+CREATE INDEX cancels_by_run ON cancels (run_id);
+
+CREATE TABLE timers (
+  timer_id TEXT PRIMARY KEY, kind TEXT NOT NULL, run_id TEXT, due_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX timers_due ON timers (due_at);
+CREATE INDEX timers_by_run ON timers (run_id);
+
+CREATE INDEX runs_open ON runs (fn_id, run_id) WHERE ended_at IS NULL;
 """,
     ),
 )

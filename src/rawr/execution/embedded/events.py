@@ -1,0 +1,137 @@
+"""What an accepted event does: it ends waits, cancels runs and starts runs, once, in that order.
+
+Every function here is part of one transition inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from rawr.execution.embedded import waits
+from rawr.execution.embedded.cancellation import cancel_by_event
+from rawr.execution.embedded.fragment import Fragment
+from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.model import NewEvent
+from rawr.execution.embedded.starts import Start, start_run
+from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
+from rawr.execution.expressions import Scope
+from rawr.storage.sqlite import one, rows
+
+DEDUPE_MS: Final = 24 * 3600 * 1000
+
+
+def accept(at: Transition, events: Sequence[NewEvent], *, route_now: bool) -> None:
+    """Store events. Routed ones have their effect in the same transaction; others wait for `route_waiting`.
+
+    An event whose ULID is stored already is the same event, sent again.
+    """
+    for event in events:
+        fresh = one(
+            at.connection,
+            "INSERT INTO events (ulid, event_id, name, of_function, body, body_canonical, received_at, routed,"
+            " starts_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1",
+            (
+                event.ulid,
+                event.event_id,
+                event.name,
+                event.of_function,
+                *stored_texts(event.body),
+                at.now_ms,
+                int(route_now),
+                event.starts_at_ms,
+            ),
+        )
+        if route_now and fresh is not None:
+            _route(at, event)
+
+
+def route_emitted(at: Transition) -> None:
+    """Store and route what this transition gave rise to, and what follows from that."""
+    while at.emitted:
+        accept(at, [at.emitted.pop(0)], route_now=True)
+
+
+def route_waiting(at: Transition) -> int:
+    """Route the events that came while no engine was up; how many there were."""
+    waiting = rows(
+        at.connection,
+        "UPDATE events SET routed = 1 WHERE routed = 0"
+        " RETURNING ulid, event_id, name, of_function, starts_at, body, body_canonical",
+    )
+    for ulid, event_id, name, of_function, starts_at_ms, *body in sorted(waiting):
+        event = NewEvent(
+            ulid=ulid,
+            event_id=event_id,
+            name=name,
+            of_function=of_function,
+            body=stored_fragment(*body),
+            starts_at_ms=starts_at_ms,
+        )
+        _route(at, event)
+    return len(waiting)
+
+
+def _route(at: Transition, event: NewEvent) -> None:
+    if event.invokes is not None:
+        _invoke(at, event)
+        return
+    # Waits and cancellations come first, for runs that are older than the event: not for those that it starts.
+    waits.match_event(at, event.name, event.body)
+    cancel_by_event(at, event)
+    _start_runs(at, event)
+
+
+def _invoke(at: Transition, event: NewEvent) -> None:
+    assert event.invokes is not None
+    function = function_of(at, event.invokes.fn_id)
+    start = Start(event_ulid=event.ulid, due_ms=at.now_ms, run_id=at.new_ulid(), parent_wait=event.invokes.wait_id)
+    start_run(at, function, start)
+
+
+def _start_runs(at: Transition, event: NewEvent) -> None:
+    """Start a run of every function that the event triggers, unless its id did so within the last 24 hours."""
+    found = rows(
+        at.connection,
+        "SELECT t.fn_id, t.condition FROM triggers t JOIN functions f ON f.fn_id = t.fn_id"
+        " WHERE t.event_name = ? AND f.archived = 0 AND (t.of_function IS NULL OR t.of_function = ?)",
+        (event.name, event.of_function),
+    )
+    scope = _LazyScope(event.body)
+    triggered = [fn_id for fn_id, condition in found if condition is None or scope.holds(at, condition)]
+    for fn_id in dict.fromkeys(triggered):
+        run_id = at.new_ulid()
+        if _is_new(at, fn_id, event.event_id, run_id):
+            due_ms = max(at.now_ms, event.starts_at_ms or 0)
+            start_run(at, function_of(at, fn_id), Start(event_ulid=event.ulid, due_ms=due_ms, run_id=run_id))
+
+
+def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:
+    fresh = one(
+        at.connection,
+        "INSERT INTO event_keys VALUES (?, ?, ?, ?) ON CONFLICT (fn_id, event_id) DO UPDATE"
+        " SET run_id = excluded.run_id, seen_at = excluded.seen_at WHERE seen_at <= ? RETURNING 1",
+        (fn_id, event_id, run_id, at.now_ms, at.now_ms - DEDUPE_MS),
+    )
+    return fresh is not None
+
+
+class _LazyScope:
+    """The event as conditions see it, read from its JSON only if there is a condition."""
+
+    def __init__(self, body: Fragment) -> None:
+        self._body = body
+        self._scope: Scope | None = None
+
+    def holds(self, at: Transition, condition: str) -> bool:
+        if self._scope is None:
+            self._scope = Scope(self._body.value())
+        return at.expressions.is_true(condition, self._scope)
+
+
+def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
+    row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
+    assert row is not None
+    return msgspec.json.decode(row[0], type=RegisteredFunction)

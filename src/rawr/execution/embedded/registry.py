@@ -1,0 +1,46 @@
+"""The functions that an app has registered, as routing and claiming find them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.transition import Transition
+from rawr.storage.sqlite import one, run
+from rawr.wire import encode_canonical
+
+
+def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
+    """Make these the functions of the app; others that it had start no new runs."""
+    checksum = hashlib.sha256(encode_canonical(list(functions))).hexdigest()
+    same = one(at.connection, "SELECT 1 FROM apps WHERE app_id = ? AND checksum = ?", (app_id, checksum))
+    if same is not None:
+        return
+    run(
+        at.connection,
+        "INSERT INTO apps VALUES (?, ?, ?) ON CONFLICT (app_id) DO UPDATE"
+        " SET checksum = excluded.checksum, synced_at = excluded.synced_at",
+        (app_id, checksum, at.now_ms),
+    )
+    run(at.connection, "UPDATE functions SET archived = 1 WHERE app_id = ?", (app_id,))
+    run(
+        at.connection,
+        "DELETE FROM triggers WHERE fn_id IN (SELECT fn_id FROM functions WHERE app_id = ?)",
+        (app_id,),
+    )
+    for function in functions:
+        _register_one(at, app_id, function)
+
+
+def _register_one(at: Transition, app_id: str, function: RegisteredFunction) -> None:
+    run(
+        at.connection,
+        "INSERT INTO functions (fn_id, app_id, name, max_attempts, config) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (fn_id) DO UPDATE SET app_id = excluded.app_id, name = excluded.name,"
+        " max_attempts = excluded.max_attempts, config = excluded.config, archived = 0",
+        (function.fn_id, app_id, function.name, function.max_attempts, encode_canonical(function).decode()),
+    )
+    for trigger in function.triggers:
+        values = (trigger.event_name, function.fn_id, trigger.of_function, trigger.condition)
+        run(at.connection, "INSERT INTO triggers VALUES (?, ?, ?, ?)", values)

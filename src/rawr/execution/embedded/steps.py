@@ -1,0 +1,76 @@
+"""How a run moves on: steps are planned, finish once, and then the function is asked what comes next.
+
+Every function here is part of one transition inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from rawr.execution.embedded.fragment import Fragment
+from rawr.execution.embedded.model import JobKind
+from rawr.execution.embedded.protocol import ROOT_STEP
+from rawr.execution.embedded.transition import Transition, stored_texts
+from rawr.storage.sqlite import one, run
+
+
+def finish_step(at: Transition, run_id: str, step_id: str, name: str, memo: Fragment, *, attempt: int = 0) -> None:
+    """Remember a step's result. What is remembered already stays: a result never changes."""
+    saved = one(
+        at.connection,
+        "INSERT INTO steps SELECT ?, ?, steps + 1, ?, ?, ?, ?, ? FROM runs WHERE run_id = ?"
+        " ON CONFLICT DO NOTHING RETURNING seq",
+        (run_id, step_id, name, *stored_texts(memo), attempt, at.now_ms, run_id),
+    )
+    if saved is not None:
+        run(
+            at.connection,
+            "UPDATE runs SET steps = steps + 1, state_bytes = state_bytes + ? WHERE run_id = ?",
+            (memo.size_bytes, run_id),
+        )
+
+
+def is_finished(at: Transition, run_id: str, step_id: str) -> bool:
+    sql = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
+    return one(at.connection, sql, (run_id, step_id)) is not None
+
+
+def queue_step(at: Transition, run_id: str, fn_id: str, step_id: str, name: str, *, kind: JobKind, due_ms: int) -> None:
+    """Queue a step once, however many calls discover it."""
+    run(
+        at.connection,
+        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (f"{run_id}|step|{step_id}", run_id, fn_id, kind.value, step_id, name, due_ms),
+    )
+
+
+def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None:
+    """The step is one of several that were found together; `discover_after` waits for all, unless they race."""
+    run(at.connection, "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)", (run_id, step_id, int(race)))
+
+
+def discover_after(at: Transition, run_id: str, fn_id: str, step_id: str) -> None:
+    """Ask the function what comes next: after each step of a race, else once all steps of a group are done."""
+    was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
+    waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
+    if waits:
+        return
+    if not has_anything_ahead(at, run_id):
+        # Alone again. While another call of the run is under way, a step that is run on sight could run twice.
+        run(at.connection, "UPDATE runs SET plan_steps = 0 WHERE run_id = ? AND plan_steps = 1", (run_id,))
+    row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (run_id,))
+    assert row is not None
+    discover(at, run_id, fn_id, after_steps=row[0], due_ms=at.now_ms)
+
+
+def discover(at: Transition, run_id: str, fn_id: str, *, after_steps: int, due_ms: int) -> None:
+    """Queue the call that asks what comes next. Asking twice about the same state is one call."""
+    run(
+        at.connection,
+        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (f"{run_id}|discover|{after_steps}", run_id, fn_id, JobKind.CALL.value, ROOT_STEP, "the function", due_ms),
+    )
+
+
+def has_anything_ahead(at: Transition, run_id: str) -> bool:
+    """Whether the run has a call, a sleep or a wait that will carry it on."""
+    sql = "SELECT EXISTS (SELECT 1 FROM queue WHERE run_id = ?) OR EXISTS (SELECT 1 FROM waits WHERE run_id = ?)"
+    return one(at.connection, sql, (run_id, run_id)) == (1,)

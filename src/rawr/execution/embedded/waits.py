@@ -1,0 +1,124 @@
+"""Steps that wait: for an event, or for the end of a function that they invoked. Each ends once, in time or by it.
+
+Every function here is part of one transition inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rawr.execution.embedded.durations import wait_until_ms
+from rawr.execution.embedded.fragment import NULL, Fragment, fragment
+from rawr.execution.embedded.model import EVENT_INVOKED, Invocation, NewEvent
+from rawr.execution.embedded.outcomes import EventAwaited, Failure, FunctionInvoked
+from rawr.execution.embedded.protocol import EVENT_MAX_BYTES
+from rawr.execution.embedded.steps import discover_after, finish_step
+from rawr.execution.embedded.transition import TimerKind, Transition, stored_fragment
+from rawr.execution.expressions import ExpressionInvalidError, Scope, Wanted, check
+from rawr.storage.sqlite import one, rows, run
+from rawr.wire import JsonValue
+
+_OPEN: Final = "INSERT OR IGNORE INTO waits VALUES (?, ?, ?, ?, ?, ?) RETURNING 1"
+_CLOSE: Final = "DELETE FROM waits WHERE wait_id = ? RETURNING run_id, step_id, name, event_name"
+
+
+def await_event(at: Transition, run_id: str, op: EventAwaited) -> Failure | None:
+    """Wait for the event from now on; why that cannot be, or None."""
+    due_ms = wait_until_ms(op.timeout, now_ms=at.now_ms)
+    if due_ms is None or not op.event_name:
+        message = f"wait {op.name!r} for {op.event_name!r}, {op.timeout!r}: not an event and a time within a year"
+        return Failure(name="WaitInvalid", message=message)
+    try:
+        if op.condition is not None:
+            check(op.condition, Wanted.CONDITION, "event", "async")
+    except ExpressionInvalidError as error:
+        return Failure(name="WaitInvalid", message=f"wait {op.name!r}: {error.message}")
+    wait_id = _wait_id(run_id, op.step_id)
+    run(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, op.event_name, op.condition))
+    _set_timer(at, wait_id, run_id, due_ms)
+    return None
+
+
+def await_function(at: Transition, run_id: str, op: FunctionInvoked) -> Failure | None:
+    """Invoke the function and wait for its end; why it cannot be invoked, or None."""
+    due_ms = None if op.timeout is None else wait_until_ms(op.timeout, now_ms=at.now_ms)
+    if op.timeout is not None and due_ms is None:
+        return Failure(name="InvokeInvalid", message=f"timeout {op.timeout!r} is not a time within a year")
+    if one(at.connection, "SELECT 1 FROM functions WHERE fn_id = ? AND archived = 0", (op.fn_id,)) is None:
+        return Failure(name="FunctionNotFound", message=f"there is no function {op.fn_id!r} to invoke")
+    wait_id = _wait_id(run_id, op.step_id)
+    event = _invoked_event(at, run_id, wait_id, op)
+    if event.body.size_bytes > EVENT_MAX_BYTES:
+        message = f"the data for {op.fn_id} makes an event of {event.body.size_bytes} bytes; the limit is"
+        return Failure(name="InvokeInvalid", message=f"{message} {EVENT_MAX_BYTES}")
+    if one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, None, None)) is not None:
+        at.emitted.append(event)
+        if due_ms is not None:
+            _set_timer(at, wait_id, run_id, due_ms)
+    return None
+
+
+def fulfil(at: Transition, wait_id: str, memo: Fragment) -> None:
+    """End a wait with this memo, if it has not ended before, and let the function go on."""
+    closed = one(at.connection, _CLOSE, (wait_id,))
+    if closed is None:
+        return
+    run_id, step_id, name, _ = closed
+    run(at.connection, "DELETE FROM timers WHERE timer_id = ?", (wait_id,))
+    finish_step(at, run_id, step_id, name, memo)
+    row = one(at.connection, "SELECT fn_id FROM runs WHERE run_id = ?", (run_id,))
+    assert row is not None
+    discover_after(at, run_id, row[0], step_id)
+
+
+def expire(at: Transition, wait_id: str) -> None:
+    """The time of a wait is over: no event came, or the invoked function has not ended."""
+    row = one(at.connection, "SELECT event_name, name FROM waits WHERE wait_id = ?", (wait_id,))
+    if row is None:
+        return
+    message = f"the function that {row[1]!r} invoked did not end in time"
+    fulfil(at, wait_id, NULL if row[0] is not None else Failure(name="InvokeTimeout", message=message).memo())
+
+
+def match_event(at: Transition, event_name: str, body: Fragment) -> None:
+    """End the waits that this event fulfils. It came after they began, or it would have been routed before."""
+    found = rows(
+        at.connection,
+        "SELECT w.wait_id, w.condition, e.body, e.body_canonical FROM waits w JOIN runs r ON r.run_id = w.run_id"
+        " JOIN events e ON e.ulid = r.event_ulid WHERE w.event_name = ? ORDER BY w.wait_id",
+        (event_name,),
+    )
+    if not found:
+        return
+    candidate = body.value()
+    for wait_id, condition, *trigger in found:
+        if condition is None or holds(at, condition, stored_fragment(*trigger).value(), candidate):
+            fulfil(at, wait_id, body)
+
+
+def holds(at: Transition, condition: str, trigger: JsonValue, candidate: JsonValue) -> bool:
+    return at.expressions.is_true(condition, Scope(trigger, candidate))
+
+
+def _wait_id(run_id: str, step_id: str) -> str:
+    return f"{run_id}|wait|{step_id}"
+
+
+def _set_timer(at: Transition, wait_id: str, run_id: str, due_ms: int) -> None:
+    values = (wait_id, TimerKind.WAIT.value, run_id, due_ms)
+    run(at.connection, "INSERT OR IGNORE INTO timers VALUES (?, ?, ?, ?)", values)
+
+
+def _invoked_event(at: Transition, run_id: str, wait_id: str, op: FunctionInvoked) -> NewEvent:
+    source = {"fn_id": op.fn_id, "correlation_id": f"{run_id}.{op.step_id}"}
+    ulid = at.new_ulid()
+    parts = {
+        "name": EVENT_INVOKED,
+        "id": ulid,
+        "ts": at.now_ms,
+        "user": {},
+        "data": {**(op.data or {}), "_inngest": source},
+    }
+    body = fragment(parts if op.version is None else {**parts, "v": op.version})
+    invocation = Invocation(fn_id=op.fn_id, wait_id=wait_id)
+    return NewEvent(ulid=ulid, event_id=ulid, name=EVENT_INVOKED, of_function=None, body=body, invokes=invocation)
