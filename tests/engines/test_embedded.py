@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from inngest.experimental.ai import openai
 
-from rawr.execution.embedded.functions import UnsupportedFunctionError
 from rawr.execution.embedded.ingestion import EventRefusedError
 from rawr.execution.embedded.model import EngineRunStatus
 from rawr.execution.embedded.protocol import SyncRefusedError
+from rawr.execution.embedded.registration import UnsupportedFunctionError
 from rawr.execution.ports import IngressResponse, OutgoingEvent
 from rawr.execution.signing import NotCanonicalError
 
@@ -597,7 +597,8 @@ def test_an_event_that_could_never_be_delivered_is_refused_and_nothing_of_its_ba
         ({"trigger": inngest.TriggerCron(cron="* * * * *")}, "triggers by event"),
         ({"trigger": inngest.TriggerEvent(event="x", expression="evnt.a > 1")}, "undeclared reference to 'evnt.a'"),
         ({"trigger": TRIGGER, "cancel": [inngest.Cancel(event="x", if_exp="'a'")]}, "a condition is needed"),
-        ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1)]}, "concurrency"),
+        ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1)] * 3}, "at most 2 limits"),
+        ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1, scope="env")]}, "scope env needs a key"),
         ({"trigger": TRIGGER, "rate_limit": inngest.RateLimit(limit=1, period=60_000)}, "rateLimit"),
     ],
 )

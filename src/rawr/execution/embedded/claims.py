@@ -6,60 +6,71 @@ owner and generation are those of the claim: whoever lost a lease cannot write a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
-from rawr.execution.embedded import runs
+from rawr.execution.embedded import jobs, registry, runs
+from rawr.execution.embedded.admission import Candidate, is_admitted
 from rawr.execution.embedded.model import Claim, EngineRunStatus, JobKind, Lease
 from rawr.execution.embedded.protocol import Call
-from rawr.execution.embedded.transition import JOB, Job, Transition, job_of, stored_fragment
-from rawr.storage.sqlite import one, rows, run
+from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer, stored_fragment
+from rawr.storage.sqlite import one, rows
 from rawr.wire import encode_canonical
 
 CRASHES_SUSPECT: Final = 2
 """A job under which the host died this often is a suspect, and an engine works on one suspect at a time: what kills
 the host then takes no other job with it to the limit."""
 
+PAGES_MAX: Final = 16
+"""So many times a claim looks for calls that are admitted in place of those that are not; then others may write."""
+
 _ANY: Final = 2**31
 # Constant texts; nothing from outside is ever put into SQL.
 _HELD: Final = f"SELECT {JOB} FROM queue WHERE job_id = ? AND lease_owner = ? AND generation = ?"  # noqa: S608
 _TAKE: Final = (
-    "UPDATE queue SET lease_owner = ?, lease_until = ?, generation = generation + 1"  # noqa: S608
-    f" WHERE job_id = ? RETURNING {JOB}"
+    "UPDATE queue SET lease_owner = ?, lease_until = ?, generation = generation + 1, called_by = NULL,"  # noqa: S608
+    f" throttle = NULL WHERE job_id = ? RETURNING {JOB}"
 )
-_TAKE_BACK: Final = (
-    "UPDATE queue SET lease_owner = NULL, lease_until = NULL, crashes = crashes + 1 WHERE lease_owner IS NOT NULL"  # noqa: S608
-    " AND (lease_owner IN (SELECT value FROM json_each(?))"
-    " OR (lease_until < ? AND lease_owner NOT IN (SELECT value FROM json_each(?))))"
-    f" RETURNING {JOB}"
+_CANDIDATES: Final = (
+    "SELECT job_id, crashes, fn_id, throttle, key1, key2 FROM queue"
+    " WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?"
+    " AND fn_id IN (SELECT value FROM json_each(?)) AND crashes < ? ORDER BY due_at, rowid LIMIT ?"
 )
-_DUE: Final = "SELECT 1 FROM queue WHERE lease_owner IS NULL AND kind = 'call' AND due_at <= ? LIMIT 1"
+_DUE: Final = (
+    "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ? LIMIT 1"
+)
 
 
 def claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> list[Claim]:
-    """Take up to `limit` due calls of these functions, longest due first."""
-    due = rows(
-        at.connection,
-        "SELECT job_id, crashes FROM queue WHERE lease_owner IS NULL AND kind = ? AND due_at <= ?"
-        " AND fn_id IN (SELECT value FROM json_each(?)) AND crashes < ? ORDER BY due_at, rowid LIMIT ?",
-        (
-            JobKind.CALL.value,
-            at.now_ms,
-            encode_canonical(list(fn_ids)).decode(),
-            CRASHES_SUSPECT if _has_suspect(at, lease.owner) else _ANY,
-            limit,
-        ),
-    )
-    suspects = [job_id for job_id, crashes in due if crashes >= CRASHES_SUSPECT]
-    return [_take(at, lease, job_id) for job_id, _ in due if job_id not in suspects[1:]]
+    """Take up to `limit` due calls of these functions that their limits admit, longest due first."""
+    function_of = functools.cache(functools.partial(registry.function_of, at))
+    may_take_suspect = not _has_suspect(at, lease.owner)
+    serves = encode_canonical(list(fn_ids)).decode()
+    claims: list[Claim] = []
+    for _ in range(PAGES_MAX):
+        crashes_below = _ANY if may_take_suspect else CRASHES_SUSPECT
+        page = rows(at.connection, _CANDIDATES, (at.now_ms, serves, crashes_below, limit - len(claims)))
+        passed_over = 0
+        for candidate in (Candidate(*row) for row in page):
+            is_suspect = candidate.crashes >= CRASHES_SUSPECT
+            if (is_suspect and not may_take_suspect) or not is_admitted(at, candidate, function_of):
+                passed_over += 1
+                continue
+            may_take_suspect = may_take_suspect and not is_suspect
+            claims.append(_take(at, lease, candidate.job_id))
+        if not passed_over:
+            break
+    return claims
 
 
 def claim_next_of(at: Transition, lease: Lease, run_id: str) -> Claim | None:
-    """Take the next due call of one run."""
+    """Take the next due call of one run, unless it has limits: then it is the turn of who waits longest."""
     found = one(
         at.connection,
-        "SELECT job_id FROM queue WHERE run_id = ? AND lease_owner IS NULL AND kind = ? AND due_at <= ?"
-        " AND crashes < ? ORDER BY due_at, rowid LIMIT 1",
+        "SELECT job_id FROM queue WHERE run_id = ? AND lease_owner IS NULL AND parked_on IS NULL AND kind = ?"
+        " AND due_at <= ? AND crashes < ? AND key1 IS NULL AND key2 IS NULL AND throttle IS NULL"
+        " ORDER BY due_at, rowid LIMIT 1",
         (run_id, JobKind.CALL.value, at.now_ms, CRASHES_SUSPECT),
     )
     return None if found is None else _take(at, lease, found[0])
@@ -75,23 +86,13 @@ def is_more_due(at: Transition) -> bool:
     return one(at.connection, _DUE, (at.now_ms,)) is not None
 
 
-def release(at: Transition, owner: str) -> None:
-    """Give all leases of `owner` back, as if they had never been taken."""
-    run(at.connection, "UPDATE queue SET lease_owner = NULL, lease_until = NULL WHERE lease_owner = ?", (owner,))
-
-
 def reclaim(at: Transition, *, dead: Sequence[str], alive: Sequence[str], crashes_max: int) -> int:
     """Free the leases of dead owners, and expired ones of all but `alive`; how many there were.
 
     The same attempt is delivered again. A job that was lost `crashes_max` times is given up.
     """
-    lost = rows(
-        at.connection,
-        _TAKE_BACK,
-        (encode_canonical(list(dead)).decode(), at.now_ms, encode_canonical(list(alive)).decode()),
-    )
-    for row in lost:
-        job = job_of(row)
+    lost = jobs.take_back(at, dead=dead, alive=alive)
+    for job in lost:
         if job.crashes >= crashes_max:
             runs.give_up_on_host(at, job)
     return len(lost)
@@ -110,14 +111,20 @@ def _take(at: Transition, lease: Lease, job_id: str) -> Claim:
     taken = one(at.connection, _TAKE, (lease.owner, lease.until_ms, job_id))
     assert taken is not None
     job = job_of(taken)
-    run(
-        at.connection,
-        "UPDATE runs SET status = ?, started_at = ? WHERE run_id = ? AND status = ?",
-        (EngineRunStatus.RUNNING.value, at.now_ms, job.run_id, EngineRunStatus.QUEUED.value),
-    )
+    _begin_run(at, job.run_id)
     return Claim(
         owner=lease.owner, job_id=job.job_id, run_id=job.run_id, generation=job.generation, call=_call(at, job)
     )
+
+
+def _begin_run(at: Transition, run_id: str) -> None:
+    begun = one(
+        at.connection,
+        "UPDATE runs SET status = ?, started_at = ? WHERE run_id = ? AND status = ? RETURNING finish_timeout",
+        (EngineRunStatus.RUNNING.value, at.now_ms, run_id, EngineRunStatus.QUEUED.value),
+    )
+    if begun is not None and begun[0] is not None:
+        set_timer(at, f"{run_id}|finish", TimerKind.FINISH, at.now_ms + begun[0], run_id=run_id)
 
 
 def _call(at: Transition, job: Job) -> Call:

@@ -20,12 +20,12 @@ import msgspec
 from rawr.clock import Clock
 from rawr.errors import StorageError
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
-from rawr.execution.embedded.functions import functions_of
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
 from rawr.execution.embedded.model import Claim, EngineRun, Ingested, Lease, NewEvent, RunFilter
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.protocol import call_request, parse_answer, parse_functions, sync_request
+from rawr.execution.embedded.registration import functions_of
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore, Settled
 from rawr.execution.expressions import Wanted, check
 from rawr.execution.ports import EngineCall, OutgoingEvent

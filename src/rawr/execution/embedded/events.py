@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.cancellation import cancel_by_event
-from rawr.execution.embedded.fragment import Fragment
-from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.model import NewEvent
-from rawr.execution.embedded.starts import Start, start_run
+from rawr.execution.embedded.registry import function_of
+from rawr.execution.embedded.starts import LazyScope, Start, start_if_within_rate, start_run
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
-from rawr.execution.expressions import Scope
 from rawr.storage.sqlite import one, rows
 
 DEDUPE_MS: Final = 24 * 3600 * 1000
@@ -88,7 +84,7 @@ def _invoke(at: Transition, event: NewEvent) -> None:
     assert event.invokes is not None
     function = function_of(at, event.invokes.fn_id)
     start = Start(event_ulid=event.ulid, due_ms=at.now_ms, run_id=at.new_ulid(), parent_wait=event.invokes.wait_id)
-    start_run(at, function, start)
+    start_run(at, function, start, LazyScope(at, event.body))
 
 
 def _start_runs(at: Transition, event: NewEvent) -> None:
@@ -99,13 +95,14 @@ def _start_runs(at: Transition, event: NewEvent) -> None:
         " WHERE t.event_name = ? AND f.archived = 0 AND (t.of_function IS NULL OR t.of_function = ?)",
         (event.name, event.of_function),
     )
-    scope = _LazyScope(event.body)
-    triggered = [fn_id for fn_id, condition in found if condition is None or scope.holds(at, condition)]
+    scope = LazyScope(at, event.body)
+    triggered = [fn_id for fn_id, condition in found if condition is None or scope.holds(condition)]
     for fn_id in dict.fromkeys(triggered):
         run_id = at.new_ulid()
         if _is_new(at, fn_id, event.event_id, run_id):
             due_ms = max(at.now_ms, event.starts_at_ms or 0)
-            start_run(at, function_of(at, fn_id), Start(event_ulid=event.ulid, due_ms=due_ms, run_id=run_id))
+            start = Start(event_ulid=event.ulid, due_ms=due_ms, run_id=run_id)
+            start_if_within_rate(at, function_of(at, fn_id), start, scope)
 
 
 def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:
@@ -116,22 +113,3 @@ def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:
         (fn_id, event_id, run_id, at.now_ms, at.now_ms - DEDUPE_MS),
     )
     return fresh is not None
-
-
-class _LazyScope:
-    """The event as conditions see it, read from its JSON only if there is a condition."""
-
-    def __init__(self, body: Fragment) -> None:
-        self._body = body
-        self._scope: Scope | None = None
-
-    def holds(self, at: Transition, condition: str) -> bool:
-        if self._scope is None:
-            self._scope = Scope(self._body.value())
-        return at.expressions.is_true(condition, self._scope)
-
-
-def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
-    row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
-    assert row is not None
-    return msgspec.json.decode(row[0], type=RegisteredFunction)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import msgspec
+
+from rawr.execution.embedded import jobs
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.transition import Transition
 from rawr.storage.sqlite import one, run
@@ -31,6 +34,14 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
     )
     for function in functions:
         _register_one(at, app_id, function)
+    jobs.call_all(at)
+
+
+def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
+    """The function as it was registered last, maybe long ago."""
+    row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
+    assert row is not None
+    return msgspec.json.decode(row[0], type=RegisteredFunction)
 
 
 def _register_one(at: Transition, app_id: str, function: RegisteredFunction) -> None:

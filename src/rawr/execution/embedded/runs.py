@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from rawr.execution.embedded import waits
+from rawr.execution.embedded import jobs, waits
 from rawr.execution.embedded.durations import Backoff, retry_after_ms, wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment, frame
 from rawr.execution.embedded.model import (
@@ -70,16 +70,24 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
                 end_run(at, job.run_id, failure)
             else:
                 asked_ms = retry_after_ms(retry_after, now_ms=at.now_ms) if retry_after else None
-                _try_again(at, job, asked_ms or at.now_ms + backoff(job.attempt))
+                jobs.retry(at, job.job_id, asked_ms or at.now_ms + backoff(job.attempt))
         case OpsAnswered(ops=ops):
             _carry_on(at, job, ops, max_attempts=max_attempts, backoff=backoff)
 
 
 def end_sleep(at: Transition, job: Job) -> None:
     """A sleep is over: remember it and let the function go on."""
-    _end_job(at, job)
+    jobs.end(at, job.job_id)
     finish_step(at, job.run_id, job.step_id, job.name, NULL)
-    discover_after(at, job.run_id, job.fn_id, job.step_id)
+    discover_after(at, job.run_id, job.step_id)
+
+
+def end_late(at: Transition, run_id: str, *, to_start: bool) -> None:
+    """The time that the run had to start, or to finish, is over."""
+    row = one(at.connection, "SELECT status FROM runs WHERE run_id = ?", (run_id,))
+    if to_start and row != (EngineRunStatus.QUEUED.value,):
+        return
+    end_run(at, run_id, Cancelled(reason=f"it did not {'start' if to_start else 'finish'} in time"))
 
 
 def give_up_on_host(at: Transition, job: Job) -> None:
@@ -89,9 +97,9 @@ def give_up_on_host(at: Transition, job: Job) -> None:
     if job.step_id == ROOT_STEP:
         end_run(at, job.run_id, failure)
         return
-    _end_job(at, job)
+    jobs.end(at, job.job_id)
     finish_step(at, job.run_id, job.step_id, job.name, failure.memo(), attempt=job.attempt)
-    discover_after(at, job.run_id, job.fn_id, job.step_id)
+    discover_after(at, job.run_id, job.step_id)
 
 
 def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
@@ -107,7 +115,8 @@ def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
     )
     if ended is None:
         return False
-    for table in ("queue", "pending", "waits", "timers", "cancels"):
+    jobs.end_all_of(at, run_id)
+    for table in ("pending", "waits", "timers", "cancels"):
         run(at.connection, f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - a constant name
     at.emitted.extend(_end_events(at, run_id, ending))
     if ended[0] is not None:
@@ -142,9 +151,9 @@ def _cancellation(ending: Cancelled) -> Failure:
 def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int, backoff: Backoff) -> None:
     retry = [op for op in ops if isinstance(op, StepErrored) and not op.final and job.attempt + 1 < max_attempts]
     if retry:
-        _try_again(at, job, at.now_ms + backoff(job.attempt))
+        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt))
     else:
-        _end_job(at, job)
+        jobs.end(at, job.job_id)
     if len(ops) > 1:
         run(at.connection, "UPDATE runs SET plan_steps = 1 WHERE run_id = ?", (job.run_id,))
     finished: list[str] = []
@@ -188,13 +197,13 @@ def _begin(
 ) -> Failure | None:
     match op:
         case StepPlanned():
-            queue_step(at, job.run_id, job.fn_id, op.step_id, op.name, kind=JobKind.CALL, due_ms=at.now_ms)
+            queue_step(at, job.run_id, op.step_id, op.name, kind=JobKind.CALL, due_ms=at.now_ms)
         case Sleeping():
             due_ms = wait_until_ms(op.until, now_ms=at.now_ms)
             if due_ms is None:
                 message = f"sleep {op.name!r} until {op.until!r}: not a time or duration within a year"
                 return Failure(name="SleepInvalid", message=message)
-            queue_step(at, job.run_id, job.fn_id, op.step_id, op.name, kind=JobKind.SLEEP, due_ms=due_ms)
+            queue_step(at, job.run_id, op.step_id, op.name, kind=JobKind.SLEEP, due_ms=due_ms)
         case EventAwaited():
             return waits.await_event(at, job.run_id, op)
         case FunctionInvoked():
@@ -211,7 +220,7 @@ def _go_on_after(at: Transition, job: Job, finished: Sequence[str]) -> None:
         end_run(at, job.run_id, excess)
         return
     for step_id in finished:
-        discover_after(at, job.run_id, job.fn_id, step_id)
+        discover_after(at, job.run_id, step_id)
     if not has_anything_ahead(at, job.run_id):
         message = "the function answered without a step and without a result; is it deterministic?"
         end_run(at, job.run_id, Failure(name="NothingToDo", message=message))
@@ -226,19 +235,6 @@ def _excess(at: Transition, run_id: str) -> Failure | None:
         message = f"the run's step results have {row[1]} bytes; the limit is {RUN_STATE_MAX_BYTES}"
         return Failure(name="RunStateTooLarge", message=message)
     return None
-
-
-def _try_again(at: Transition, job: Job, due_ms: int) -> None:
-    run(
-        at.connection,
-        "UPDATE queue SET attempt = attempt + 1, due_at = ?, crashes = 0, lease_owner = NULL, lease_until = NULL"
-        " WHERE job_id = ?",
-        (due_ms, job.job_id),
-    )
-
-
-def _end_job(at: Transition, job: Job) -> None:
-    run(at.connection, "DELETE FROM queue WHERE job_id = ?", (job.job_id,))
 
 
 def _end_events(at: Transition, run_id: str, ending: Ending) -> list[NewEvent]:

@@ -107,4 +107,27 @@ CREATE INDEX timers_by_run ON timers (run_id);
 CREATE INDEX runs_open ON runs (fn_id, run_id) WHERE ended_at IS NULL;
 """,
     ),
+    Migration(
+        name="limits",
+        sql="""
+ALTER TABLE runs ADD COLUMN key1 TEXT;
+ALTER TABLE runs ADD COLUMN key2 TEXT;
+ALTER TABLE runs ADD COLUMN finish_timeout INTEGER;
+ALTER TABLE queue ADD COLUMN key1 TEXT;
+ALTER TABLE queue ADD COLUMN key2 TEXT;
+ALTER TABLE queue ADD COLUMN throttle TEXT;
+ALTER TABLE queue ADD COLUMN parked_on TEXT;
+ALTER TABLE queue ADD COLUMN called_by TEXT;
+DROP INDEX queue_due;
+CREATE INDEX queue_due ON queue (kind, due_at) WHERE lease_owner IS NULL AND parked_on IS NULL;
+CREATE INDEX queue_parked ON queue (parked_on, due_at) WHERE parked_on IS NOT NULL;
+CREATE INDEX queue_under_key1 ON queue (key1) WHERE lease_owner IS NOT NULL AND key1 IS NOT NULL;
+CREATE INDEX queue_under_key2 ON queue (key2) WHERE lease_owner IS NOT NULL AND key2 IS NOT NULL;
+
+CREATE TABLE rate_starts (
+  key TEXT NOT NULL, started_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX rate_starts_by_key ON rate_starts (key, started_at);
+""",
+    ),
 )

@@ -5,6 +5,7 @@ Every function here is part of one transition inside the caller's transaction.
 
 from __future__ import annotations
 
+from rawr.execution.embedded import jobs
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind
 from rawr.execution.embedded.protocol import ROOT_STEP
@@ -33,13 +34,9 @@ def is_finished(at: Transition, run_id: str, step_id: str) -> bool:
     return one(at.connection, sql, (run_id, step_id)) is not None
 
 
-def queue_step(at: Transition, run_id: str, fn_id: str, step_id: str, name: str, *, kind: JobKind, due_ms: int) -> None:
+def queue_step(at: Transition, run_id: str, step_id: str, name: str, *, kind: JobKind, due_ms: int) -> None:
     """Queue a step once, however many calls discover it."""
-    run(
-        at.connection,
-        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (f"{run_id}|step|{step_id}", run_id, fn_id, kind.value, step_id, name, due_ms),
-    )
+    jobs.add(at, run_id, f"{run_id}|step|{step_id}", kind=kind, step_id=step_id, name=name, due_ms=due_ms)
 
 
 def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None:
@@ -47,7 +44,7 @@ def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None
     run(at.connection, "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)", (run_id, step_id, int(race)))
 
 
-def discover_after(at: Transition, run_id: str, fn_id: str, step_id: str) -> None:
+def discover_after(at: Transition, run_id: str, step_id: str) -> None:
     """Ask the function what comes next: after each step of a race, else once all steps of a group are done."""
     was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
     waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
@@ -58,16 +55,14 @@ def discover_after(at: Transition, run_id: str, fn_id: str, step_id: str) -> Non
         run(at.connection, "UPDATE runs SET plan_steps = 0 WHERE run_id = ? AND plan_steps = 1", (run_id,))
     row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (run_id,))
     assert row is not None
-    discover(at, run_id, fn_id, after_steps=row[0], due_ms=at.now_ms)
+    discover(at, run_id, after_steps=row[0], due_ms=at.now_ms)
 
 
-def discover(at: Transition, run_id: str, fn_id: str, *, after_steps: int, due_ms: int) -> None:
+def discover(at: Transition, run_id: str, *, after_steps: int, due_ms: int, throttle: str | None = None) -> None:
     """Queue the call that asks what comes next. Asking twice about the same state is one call."""
-    run(
-        at.connection,
-        "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (f"{run_id}|discover|{after_steps}", run_id, fn_id, JobKind.CALL.value, ROOT_STEP, "the function", due_ms),
-    )
+    job_id = f"{run_id}|discover|{after_steps}"
+    name = "the function"
+    jobs.add(at, run_id, job_id, kind=JobKind.CALL, step_id=ROOT_STEP, name=name, due_ms=due_ms, throttle=throttle)
 
 
 def has_anything_ahead(at: Transition, run_id: str) -> bool:

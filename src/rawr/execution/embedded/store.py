@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, registry, runs, timers
+from rawr.execution.embedded import claims, events, jobs, registry, runs, timers
 from rawr.execution.embedded.cancellation import Page, cancel_page
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
@@ -88,7 +88,7 @@ class EngineStore:
 
     async def release(self, owner: str) -> None:
         """Give all leases of `owner` back, as if they had never been taken."""
-        await self._transition(lambda at: claims.release(at, owner))
+        await self._transition(lambda at: jobs.release(at, owner))
 
     async def leases(self) -> list[tuple[str, int]]:
         """The owners of leases, each with the earliest end of its leases."""
@@ -128,7 +128,7 @@ class EngineStore:
     async def busy_count(self, now_ms: int) -> int:
         """As `pending_count`, without what is not due yet."""
         sql = (
-            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL OR due_at <= ?1)"
+            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL OR (parked_on IS NULL AND due_at <= ?1))"
             " + (SELECT count(*) FROM timers WHERE due_at <= ?1)"
             " + (SELECT count(*) FROM events WHERE routed = 0)"
         )
@@ -203,7 +203,8 @@ def _claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> l
 
 
 def _next_due(connection: Connection) -> int | None:
-    queued = "SELECT min(due_at) FROM queue WHERE lease_owner IS NULL AND kind = ?"  # by kind: so it is one index step
+    # By kind: so it is one index step.
+    queued = "SELECT min(due_at) FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = ?"
     dues = [rows(connection, queued, (kind.value,)) for kind in JobKind]
     found = [row[0] for [row] in [*dues, rows(connection, "SELECT min(due_at) FROM timers")] if row[0] is not None]
     return min(found, default=None)

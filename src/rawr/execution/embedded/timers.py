@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.model import JobKind
-from rawr.execution.embedded.runs import end_sleep
+from rawr.execution.embedded.runs import end_late, end_sleep
 from rawr.execution.embedded.transition import JOB, TimerKind, Transition, job_of
 from rawr.storage.sqlite import rows
 
@@ -15,7 +15,7 @@ TIMERS_PER_CLAIM: Final = 256
 _OVER: Final = f"SELECT {JOB} FROM queue WHERE lease_owner IS NULL AND kind = ? AND due_at <= ? LIMIT ?"  # noqa: S608
 _DUE: Final = (
     "DELETE FROM timers WHERE timer_id IN (SELECT timer_id FROM timers WHERE due_at <= ? ORDER BY due_at LIMIT ?)"
-    " RETURNING due_at, timer_id, kind"
+    " RETURNING due_at, timer_id, kind, run_id"
 )
 
 
@@ -23,13 +23,16 @@ def fire_due(at: Transition) -> None:
     """End the sleeps and fire the timers whose time has come, the longest due first."""
     for row in rows(at.connection, _OVER, (JobKind.SLEEP.value, at.now_ms, TIMERS_PER_CLAIM)):
         end_sleep(at, job_of(row))
-    for _, timer_id, kind in sorted(rows(at.connection, _DUE, (at.now_ms, TIMERS_PER_CLAIM))):
-        _fire(at, timer_id, TimerKind(kind))
+    for _, timer_id, kind, run_id in sorted(rows(at.connection, _DUE, (at.now_ms, TIMERS_PER_CLAIM))):
+        _fire(at, timer_id, TimerKind(kind), run_id)
 
 
-def _fire(at: Transition, timer_id: str, kind: TimerKind) -> None:
+def _fire(at: Transition, timer_id: str, kind: TimerKind, run_id: str | None) -> None:
     match kind:
         case TimerKind.WAIT:
             waits.expire(at, timer_id)
+        case TimerKind.START | TimerKind.FINISH:
+            assert run_id is not None
+            end_late(at, run_id, to_start=kind is TimerKind.START)
         case _:
             assert_never(kind)

@@ -11,7 +11,7 @@ import msgspec
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind, NewEvent
 from rawr.execution.expressions import Expressions
-from rawr.storage.sqlite import Connection
+from rawr.storage.sqlite import Connection, run
 
 JOB: Final = "job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes"
 """The columns of a `Job`, in order."""
@@ -19,6 +19,8 @@ JOB: Final = "job_id, run_id, fn_id, kind, step_id, name, attempt, generation, c
 
 class TimerKind(StrEnum):
     WAIT = "wait"
+    START = "start"
+    FINISH = "finish"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,11 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     new_ulid: Callable[[], str]
     expressions: Expressions
     emitted: list[NewEvent] = msgspec.field(default_factory=list)
+
+
+def set_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int, *, run_id: str | None = None) -> None:
+    """Let it fire at `due_ms`, also when it was set for another time before. It ends with its run, if it has one."""
+    run(at.connection, "INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", (timer_id, kind.value, run_id, due_ms))
 
 
 def job_of(row: Sequence[Any]) -> Job:

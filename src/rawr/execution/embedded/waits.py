@@ -13,7 +13,7 @@ from rawr.execution.embedded.model import EVENT_INVOKED, Invocation, NewEvent
 from rawr.execution.embedded.outcomes import EventAwaited, Failure, FunctionInvoked
 from rawr.execution.embedded.protocol import EVENT_MAX_BYTES
 from rawr.execution.embedded.steps import discover_after, finish_step
-from rawr.execution.embedded.transition import TimerKind, Transition, stored_fragment
+from rawr.execution.embedded.transition import TimerKind, Transition, set_timer, stored_fragment
 from rawr.execution.expressions import ExpressionInvalidError, Scope, Wanted, check
 from rawr.storage.sqlite import one, rows, run
 from rawr.wire import JsonValue
@@ -34,8 +34,9 @@ def await_event(at: Transition, run_id: str, op: EventAwaited) -> Failure | None
     except ExpressionInvalidError as error:
         return Failure(name="WaitInvalid", message=f"wait {op.name!r}: {error.message}")
     wait_id = _wait_id(run_id, op.step_id)
-    run(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, op.event_name, op.condition))
-    _set_timer(at, wait_id, run_id, due_ms)
+    opened = one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, op.event_name, op.condition))
+    if opened is not None:
+        set_timer(at, wait_id, TimerKind.WAIT, due_ms, run_id=run_id)
     return None
 
 
@@ -54,7 +55,7 @@ def await_function(at: Transition, run_id: str, op: FunctionInvoked) -> Failure 
     if one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, None, None)) is not None:
         at.emitted.append(event)
         if due_ms is not None:
-            _set_timer(at, wait_id, run_id, due_ms)
+            set_timer(at, wait_id, TimerKind.WAIT, due_ms, run_id=run_id)
     return None
 
 
@@ -66,9 +67,7 @@ def fulfil(at: Transition, wait_id: str, memo: Fragment) -> None:
     run_id, step_id, name, _ = closed
     run(at.connection, "DELETE FROM timers WHERE timer_id = ?", (wait_id,))
     finish_step(at, run_id, step_id, name, memo)
-    row = one(at.connection, "SELECT fn_id FROM runs WHERE run_id = ?", (run_id,))
-    assert row is not None
-    discover_after(at, run_id, row[0], step_id)
+    discover_after(at, run_id, step_id)
 
 
 def expire(at: Transition, wait_id: str) -> None:
@@ -102,11 +101,6 @@ def holds(at: Transition, condition: str, trigger: JsonValue, candidate: JsonVal
 
 def _wait_id(run_id: str, step_id: str) -> str:
     return f"{run_id}|wait|{step_id}"
-
-
-def _set_timer(at: Transition, wait_id: str, run_id: str, due_ms: int) -> None:
-    values = (wait_id, TimerKind.WAIT.value, run_id, due_ms)
-    run(at.connection, "INSERT OR IGNORE INTO timers VALUES (?, ?, ?, ?)", values)
 
 
 def _invoked_event(at: Transition, run_id: str, wait_id: str, op: FunctionInvoked) -> NewEvent:

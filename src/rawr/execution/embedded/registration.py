@@ -1,0 +1,169 @@
+"""Functions as an app registers them on the wire, read into what the engine obeys. No I/O.
+
+A setting that this engine does not obey, or that can never work, is refused when it is registered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from rawr.errors import RawrError
+from rawr.execution.embedded.durations import duration_ms
+from rawr.execution.embedded.functions import (
+    CancelOn,
+    Concurrency,
+    ConcurrencyScope,
+    RateLimit,
+    RegisteredFunction,
+    Trigger,
+)
+from rawr.execution.expressions import ExpressionInvalidError, Wanted, check
+
+RETRIES_DEFAULT: Final = 4
+RETRIES_MAX: Final = 20
+TRIGGERS_MAX: Final = 10
+CANCELS_MAX: Final = 5
+CONCURRENCY_MAX: Final = 2
+IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
+
+_FUNCTION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,256}\Z")
+# The one expression that the SDK itself writes. Every failed run asks it of every failure handler, so it is an index.
+_OF_FUNCTION: Final = re.compile(r"event\.data\.function_id == '([A-Za-z0-9._-]+)'\Z")
+
+
+class UnsupportedFunctionError(RawrError):
+    """A function asks for something that the embedded engine does not do, or that cannot be."""
+
+    code = "ENGINE_FUNCTION_UNSUPPORTED"
+
+
+def functions_of(configs: Sequence[Mapping[str, Any]]) -> tuple[RegisteredFunction, ...]:
+    """The functions in an app's registration.
+
+    Raises:
+        UnsupportedFunctionError: one uses what this engine does not do; the message names function and setting.
+    """
+    return tuple(_function(config) for config in configs)
+
+
+class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A function's registration. Settings that are not here are not supported, unless they are empty."""
+
+    id: str
+    name: str | None = None
+    triggers: list[_WireTrigger]
+    steps: dict[str, Any]
+    cancel: list[_WireCancel] = []
+    concurrency: list[_WireConcurrency] = []
+    idempotency: str | None = None
+    timeouts: _WireTimeouts | None = None
+
+
+class _WireTrigger(msgspec.Struct, kw_only=True):
+    event: str | None = None
+    expression: str | None = None
+
+
+class _WireCancel(msgspec.Struct, kw_only=True):
+    event: str
+    condition: str | None = msgspec.field(default=None, name="if")
+    timeout: str | None = None
+
+
+class _WireConcurrency(msgspec.Struct, kw_only=True):
+    limit: int
+    key: str | None = None
+    scope: ConcurrencyScope | None = None
+
+
+class _WireTimeouts(msgspec.Struct, kw_only=True):
+    start: str | None = None
+    finish: str | None = None
+
+
+def _function(config: Mapping[str, Any]) -> RegisteredFunction:
+    wire = _read(config)
+    settings = _Settings(wire.id)
+    settings.need(len(wire.triggers) <= TRIGGERS_MAX, f"triggers: at most {TRIGGERS_MAX}")
+    settings.need(len(wire.cancel) <= CANCELS_MAX, f"cancel: at most {CANCELS_MAX}")
+    settings.need(len(wire.concurrency) <= CONCURRENCY_MAX, f"concurrency: at most {CONCURRENCY_MAX} limits")
+    retries = wire.steps["step"].get("retries", {}).get("attempts", RETRIES_DEFAULT)
+    timeouts = wire.timeouts or _WireTimeouts()
+    return RegisteredFunction(
+        fn_id=wire.id,
+        name=wire.name or wire.id,
+        max_attempts=min(int(retries), RETRIES_MAX) + 1,
+        triggers=tuple(settings.trigger(trigger) for trigger in wire.triggers),
+        cancels=tuple(settings.cancel(cancel) for cancel in wire.cancel),
+        concurrency=tuple(settings.concurrency(limit) for limit in wire.concurrency if limit.limit > 0),
+        rate_limit=settings.idempotency(wire.idempotency),
+        start_timeout_ms=settings.duration("timeouts.start", timeouts.start),
+        finish_timeout_ms=settings.duration("timeouts.finish", timeouts.finish),
+    )
+
+
+def _read(config: Mapping[str, Any]) -> _Wire:
+    fn_id = str(config.get("id"))
+    if _FUNCTION_ID.match(fn_id) is None:
+        raise UnsupportedFunctionError(f"function id {fn_id!r}: use 1 to 256 of A-Z a-z 0-9 . _ -")
+    try:
+        return msgspec.convert({key: value for key, value in config.items() if value}, _Wire)
+    except msgspec.ValidationError as error:
+        raise UnsupportedFunctionError(f"function {fn_id}: {error}") from error
+
+
+class _Settings:
+    """Reads the settings of one function; what is wrong with one is told with the function's id."""
+
+    def __init__(self, fn_id: str) -> None:
+        self._fn_id = fn_id
+
+    def trigger(self, trigger: _WireTrigger) -> Trigger:
+        self.need(bool(trigger.event), "the embedded engine only knows triggers by event")
+        assert trigger.event is not None
+        match = _OF_FUNCTION.match(trigger.expression or "")
+        if match is not None:
+            return Trigger(event_name=trigger.event, of_function=match[1])
+        condition = self.expression("trigger", trigger.expression, Wanted.CONDITION)
+        return Trigger(event_name=trigger.event, condition=condition)
+
+    def cancel(self, cancel: _WireCancel) -> CancelOn:
+        return CancelOn(
+            event_name=cancel.event,
+            condition=self.expression("cancel.if", cancel.condition, Wanted.CONDITION, "event", "async"),
+            timeout_ms=self.duration("cancel.timeout", cancel.timeout),
+        )
+
+    def concurrency(self, limit: _WireConcurrency) -> Concurrency:
+        key = self.expression("concurrency.key", limit.key, Wanted.KEY)
+        scope = limit.scope or ConcurrencyScope.FUNCTION
+        self.need(scope is ConcurrencyScope.FUNCTION or key is not None, f"concurrency: scope {scope} needs a key")
+        return Concurrency(limit=limit.limit, key=key, scope=scope)
+
+    def idempotency(self, key: str | None) -> RateLimit | None:
+        if key is None:
+            return None
+        key = self.expression("idempotency", key, Wanted.KEY)
+        return RateLimit(limit=1, period_ms=IDEMPOTENCY_MS, key=key, only_with_key=True)
+
+    def expression(self, setting: str, text: str | None, wanted: Wanted, *names: str) -> str | None:
+        if text is None:
+            return None
+        try:
+            check(text, wanted, *(names or ("event",)))
+        except ExpressionInvalidError as error:
+            raise UnsupportedFunctionError(f"function {self._fn_id}: {setting}: {error.message}") from error
+        return text
+
+    def duration(self, setting: str, text: str | None) -> int | None:
+        length_ms = None if text is None else duration_ms(text)
+        self.need(text is None or length_ms is not None, f"{setting}: {text!r} is not a duration within a year")
+        return length_ms
+
+    def need(self, is_true: bool, rule: str) -> None:
+        if not is_true:
+            raise UnsupportedFunctionError(f"function {self._fn_id}: {rule}")
