@@ -90,13 +90,14 @@ class Bench:
         self.wire = Wire(functions)
         self.engine = self.another()
 
-    def another(self, call: Any = None) -> EmbeddedEngine:
+    def another(self, call: Any = None, *, steady: FakeClock | None = None) -> EmbeddedEngine:
         return EmbeddedEngine(
             database=self.root / "engine.sqlite",
             run_dir=self.root / "run",
             call=call or self.wire,
             signing_key=KEY,
             clock=self.clock,
+            steady_ms=(steady or self.clock).now_ms,
             backoff=lambda _attempt: BACKOFF_MS,
             times=EngineTimes(storage_retry_s=0.01),
         )

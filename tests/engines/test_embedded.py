@@ -594,7 +594,7 @@ def test_an_event_that_could_never_be_delivered_is_refused_and_nothing_of_its_ba
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
-        ({"trigger": inngest.TriggerCron(cron="* * * * *")}, "triggers by event"),
+        ({"trigger": inngest.TriggerCron(cron="* * * *")}, "five fields are needed"),
         ({"trigger": inngest.TriggerEvent(event="x", expression="evnt.a > 1")}, "undeclared reference to 'evnt.a'"),
         ({"trigger": TRIGGER, "cancel": [inngest.Cancel(event="x", if_exp="'a'")]}, "a condition is needed"),
         ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1)] * 3}, "at most 2 limits"),

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.errors import StorageError
+from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
 from rawr.execution.embedded.model import Claim, EngineRun, Ingested, Lease, NewEvent, RunFilter
@@ -67,11 +68,13 @@ class EmbeddedEngine:
         serve_url: str = "http://127.0.0.1/api/inngest",
         max_calls: int = 64,
         backoff: Backoff | None = None,
+        steady_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
         times: EngineTimes | None = None,
         crashes_max: int = CRASHES_MAX,
     ) -> None:
         """`run_dir` holds the locks that tell which engines live; all engines of one file share it.
 
+        `steady_ms` only goes forward, at the pace of `clock`; where the two differ, the wall clock was set.
         `crashes_max` is how often a host may die in one job before the job is given up.
         """
         backoff = backoff or inngest_backoff(lambda: secrets.randbelow(BACKOFF_JITTER_MS + 1))
@@ -83,6 +86,9 @@ class EmbeddedEngine:
         self._serve_url = serve_url
         self._max_calls = max_calls
         self._times = times or EngineTimes()
+        self._steady_ms = steady_ms
+        self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
+        self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)
         self._fn_ids: tuple[str, ...] = ()
         self._calls: set[asyncio.Task[None]] = set()
@@ -106,6 +112,7 @@ class EmbeddedEngine:
         slot = await self._slot.take()
         await self._store.take_slot(slot, self._owner)
         await self._sync()
+        await self._store.mend_clock()
         await self.sweep()
 
     async def stop(self, drain_s: float) -> None:
@@ -203,14 +210,29 @@ class EmbeddedEngine:
 
     async def sweep(self) -> int:
         """Free what dead engines held and start what waits to be routed; how much there was of both."""
+        await self._look_at_clock()
         leases = await self._store.leases()
         freed = 0
         if any(owner != self._owner for owner, _ in leases):
             slots = await self._store.slots()
             owners = {owner: slots.get(owner) for owner, _ in leases if owner != self._owner}
             dead = await self._slot.dead(owners)
-            freed = await self._store.reclaim(dead=dead, alive=[self._owner])
+            alive = [owner for owner in owners if owner not in dead] if self._doubts_leases() else []
+            freed = await self._store.reclaim(dead=dead, alive=[self._owner, *alive])
         return freed + await self._store.route_waiting()
+
+    async def _look_at_clock(self) -> None:
+        """When the clock was set, leases seem to end too early until all engines have renewed them by the new time."""
+        jump_ms = self._watch.jump_ms(wall_ms=self._clock.now_ms(), steady_ms=self._steady_ms())
+        if jump_ms == 0:
+            return
+        _log.warning("the clock was set by %+.1f s", jump_ms / 1000)
+        self._leases_doubted_until_ms = self._steady_ms() + self._times.lease_ms
+        await self._store.renew(self._lease())
+        await self._store.mend_clock()
+
+    def _doubts_leases(self) -> bool:
+        return self._steady_ms() < self._leases_doubted_until_ms
 
     async def _sync(self) -> None:
         request = sync_request(self._serve_url, key=self._key, t=self._clock.now_ms() // 1000)

@@ -84,7 +84,10 @@ def _invoke(at: Transition, event: NewEvent) -> None:
     assert event.invokes is not None
     function = function_of(at, event.invokes.fn_id)
     start = Start(event_ulid=event.ulid, due_ms=at.now_ms, run_id=at.new_ulid(), parent_wait=event.invokes.wait_id)
-    start_run(at, function, start, LazyScope(at, event.body))
+    if start.parent_wait is None:
+        start_if_within_rate(at, function, start, LazyScope(at, event.body))
+    else:  # somebody waits for it, so it is not dropped
+        start_run(at, function, start, LazyScope(at, event.body))
 
 
 def _start_runs(at: Transition, event: NewEvent) -> None:

@@ -15,6 +15,12 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     """A CEL condition over `event`."""
 
 
+class Cron(msgspec.Struct, frozen=True, kw_only=True):
+    expression: str
+    jitter_ms: int = 0
+    """Each tick fires up to this much later."""
+
+
 class CancelOn(msgspec.Struct, frozen=True, kw_only=True):
     event_name: str
     condition: str | None = None
@@ -91,6 +97,7 @@ class RegisteredFunction(msgspec.Struct, frozen=True, kw_only=True, omit_default
     name: str
     max_attempts: int
     triggers: tuple[Trigger, ...]
+    crons: tuple[Cron, ...] = ()
     cancels: tuple[CancelOn, ...] = ()
     concurrency: tuple[Concurrency, ...] = ()
     rate_limit: RateLimit | None = None

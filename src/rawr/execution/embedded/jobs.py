@@ -19,8 +19,8 @@ from rawr.wire import encode_canonical
 _ROOM: Final = "lease_owner, key1, key2, called_by"
 # Constant texts; nothing from outside is ever put into SQL.
 _ADD: Final = (
-    "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at, throttle, key1, key2)"
-    " SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, key1, key2 FROM runs WHERE run_id = ?"
+    "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at, added_at, throttle,"
+    " key1, key2) SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, ?, key1, key2 FROM runs WHERE run_id = ?"
 )
 _TAKE_BACK: Final = (
     "UPDATE queue SET lease_owner = NULL, lease_until = NULL, crashes = crashes + 1 WHERE lease_owner IS NOT NULL"  # noqa: S608
@@ -42,16 +42,16 @@ def add(
     throttle: str | None = None,
 ) -> None:
     """Queue a job of the run. A job that is there already, under way or not, stays as it is."""
-    run(at.connection, _ADD, (job_id, kind.value, step_id, name, due_ms, throttle, run_id))
+    run(at.connection, _ADD, (job_id, kind.value, step_id, name, due_ms, at.now_ms, throttle, run_id))
 
 
 def retry(at: Transition, job_id: str, due_ms: int) -> None:
     """The same job again later, as its next attempt."""
     freed = rows(
         at.connection,
-        "UPDATE queue SET attempt = attempt + 1, due_at = ?, crashes = 0, lease_owner = NULL, lease_until = NULL"
-        " WHERE job_id = ? RETURNING key1, key2",
-        (due_ms, job_id),
+        "UPDATE queue SET attempt = attempt + 1, due_at = ?, added_at = ?, crashes = 0, lease_owner = NULL,"
+        " lease_until = NULL WHERE job_id = ? RETURNING key1, key2",
+        (due_ms, at.now_ms, job_id),
     )
     _call_for_room(at, freed)
 
@@ -123,6 +123,19 @@ def has_parked(at: Transition, key: str) -> bool:
 def call_all(at: Transition) -> None:
     """Limits have changed: everybody looks again."""
     run(at.connection, "UPDATE queue SET parked_on = NULL, called_by = NULL WHERE parked_on IS NOT NULL")
+
+
+def mend(at: Transition) -> None:
+    """Jobs and timers that were set later than now were set by a clock that was ahead: what is left of their delay
+    begins now. Sleeps keep the time that the function named, and crons their ticks.
+    """
+    for table, since in (("queue", "added_at"), ("timers", "set_at")):
+        run(
+            at.connection,
+            f"UPDATE {table} SET due_at = due_at - {since} + ?1, {since} = ?1"  # noqa: S608 - constant names
+            f" WHERE {since} > ?1 AND kind NOT IN ('sleep', 'cron')",
+            (at.now_ms,),
+        )
 
 
 def _deleted(at: Transition, found: Iterable[Sequence[Any]]) -> None:

@@ -16,6 +16,7 @@ EVENT_FAILED: Final = "inngest/function.failed"
 EVENT_FINISHED: Final = "inngest/function.finished"
 EVENT_CANCELLED: Final = "inngest/function.cancelled"
 EVENT_INVOKED: Final = "inngest/function.invoked"
+EVENT_CRON: Final = "inngest/scheduled.timer"
 
 
 class EngineRunStatus(StrEnum):
@@ -32,10 +33,10 @@ class JobKind(StrEnum):
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Which function an event starts, and the wait that ends with the run."""
+    """Which function an event starts, and the wait that ends with the run; None when nobody waits for it."""
 
     fn_id: str
-    wait_id: str
+    wait_id: str | None
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):

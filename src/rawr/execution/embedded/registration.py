@@ -12,11 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from rawr.errors import RawrError
+from rawr.execution.embedded.cron import CronInvalidError, check_cron
 from rawr.execution.embedded.durations import duration_ms
 from rawr.execution.embedded.functions import (
     CancelOn,
     Concurrency,
     ConcurrencyScope,
+    Cron,
     RateLimit,
     RegisteredFunction,
     Trigger,
@@ -66,6 +68,8 @@ class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
 class _WireTrigger(msgspec.Struct, kw_only=True):
     event: str | None = None
     expression: str | None = None
+    cron: str | None = None
+    jitter: str | None = None
 
 
 class _WireCancel(msgspec.Struct, kw_only=True):
@@ -97,7 +101,8 @@ def _function(config: Mapping[str, Any]) -> RegisteredFunction:
         fn_id=wire.id,
         name=wire.name or wire.id,
         max_attempts=min(int(retries), RETRIES_MAX) + 1,
-        triggers=tuple(settings.trigger(trigger) for trigger in wire.triggers),
+        triggers=tuple(settings.trigger(trigger) for trigger in wire.triggers if trigger.cron is None),
+        crons=tuple(settings.cron(trigger) for trigger in wire.triggers if trigger.cron is not None),
         cancels=tuple(settings.cancel(cancel) for cancel in wire.cancel),
         concurrency=tuple(settings.concurrency(limit) for limit in wire.concurrency if limit.limit > 0),
         rate_limit=settings.idempotency(wire.idempotency),
@@ -123,13 +128,21 @@ class _Settings:
         self._fn_id = fn_id
 
     def trigger(self, trigger: _WireTrigger) -> Trigger:
-        self.need(bool(trigger.event), "the embedded engine only knows triggers by event")
-        assert trigger.event is not None
+        if not trigger.event:
+            raise UnsupportedFunctionError(f"function {self._fn_id}: a trigger has neither an event nor a cron")
         match = _OF_FUNCTION.match(trigger.expression or "")
         if match is not None:
             return Trigger(event_name=trigger.event, of_function=match[1])
         condition = self.expression("trigger", trigger.expression, Wanted.CONDITION)
         return Trigger(event_name=trigger.event, condition=condition)
+
+    def cron(self, trigger: _WireTrigger) -> Cron:
+        assert trigger.cron is not None
+        try:
+            check_cron(trigger.cron)
+        except CronInvalidError as error:
+            raise UnsupportedFunctionError(f"function {self._fn_id}: {error.message}") from error
+        return Cron(expression=trigger.cron, jitter_ms=self.duration("jitter", trigger.jitter) or 0)
 
     def cancel(self, cancel: _WireCancel) -> CancelOn:
         return CancelOn(

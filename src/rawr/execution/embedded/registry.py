@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rawr.execution.embedded import jobs
+from rawr.execution.embedded import jobs, schedules
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.transition import Transition
 from rawr.storage.sqlite import one, run
@@ -34,6 +34,8 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
     )
     for function in functions:
         _register_one(at, app_id, function)
+        schedules.schedule(at, function)
+    schedules.unschedule_archived(at)
     jobs.call_all(at)
 
 

@@ -130,4 +130,16 @@ CREATE TABLE rate_starts (
 CREATE INDEX rate_starts_by_key ON rate_starts (key, started_at);
 """,
     ),
+    Migration(
+        name="crons, and times that a clock was wrong about",
+        sql="""
+ALTER TABLE queue ADD COLUMN added_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE timers ADD COLUMN set_at INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE crons (
+  cron_id TEXT PRIMARY KEY, fn_id TEXT NOT NULL REFERENCES functions (fn_id), expression TEXT NOT NULL,
+  jitter INTEGER NOT NULL, tick_at INTEGER NOT NULL
+) STRICT;
+""",
+    ),
 )

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, jobs, registry, runs, timers
+from rawr.execution.embedded import claims, events, jobs, registry, runs, schedules, timers
 from rawr.execution.embedded.cancellation import Page, cancel_page
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
@@ -57,6 +57,10 @@ class EngineStore:
     async def register(self, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
         """Make these the functions of the app; others that it had start no new runs."""
         await self._transition(lambda at: registry.register(at, app_id, functions))
+
+    async def mend_clock(self) -> None:
+        """Bring back what a clock that was ahead has sent into the future. Harmless when it was not."""
+        await self._transition(_mend_clock)
 
     async def accept(self, new: Sequence[NewEvent], *, route_now: bool) -> None:
         await self._transition(lambda at: events.accept(at, new, route_now=route_now))
@@ -200,6 +204,11 @@ def _claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> l
     timers.fire_due(at)
     events.route_emitted(at)
     return claims.claim(at, lease, fn_ids, limit)
+
+
+def _mend_clock(at: Transition) -> None:
+    jobs.mend(at)
+    schedules.mend(at)
 
 
 def _next_due(connection: Connection) -> int | None:

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.model import JobKind
 from rawr.execution.embedded.runs import end_late, end_sleep
+from rawr.execution.embedded.schedules import fire_cron
 from rawr.execution.embedded.transition import JOB, TimerKind, Transition, job_of
 from rawr.storage.sqlite import rows
 
@@ -34,5 +35,7 @@ def _fire(at: Transition, timer_id: str, kind: TimerKind, run_id: str | None) ->
         case TimerKind.START | TimerKind.FINISH:
             assert run_id is not None
             end_late(at, run_id, to_start=kind is TimerKind.START)
+        case TimerKind.CRON:
+            fire_cron(at, timer_id)
         case _:
             assert_never(kind)

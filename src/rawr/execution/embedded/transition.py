@@ -21,6 +21,7 @@ class TimerKind(StrEnum):
     WAIT = "wait"
     START = "start"
     FINISH = "finish"
+    CRON = "cron"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,12 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
 def set_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int, *, run_id: str | None = None) -> None:
     """Let it fire at `due_ms`, also when it was set for another time before. It ends with its run, if it has one."""
-    run(at.connection, "INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?)", (timer_id, kind.value, run_id, due_ms))
+    values = (timer_id, kind.value, run_id, due_ms, at.now_ms)
+    run(
+        at.connection,
+        "INSERT OR REPLACE INTO timers (timer_id, kind, run_id, due_at, set_at) VALUES (?, ?, ?, ?, ?)",
+        values,
+    )
 
 
 def job_of(row: Sequence[Any]) -> Job:
