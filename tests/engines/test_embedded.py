@@ -599,7 +599,14 @@ def test_an_event_that_could_never_be_delivered_is_refused_and_nothing_of_its_ba
         ({"trigger": TRIGGER, "cancel": [inngest.Cancel(event="x", if_exp="'a'")]}, "a condition is needed"),
         ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1)] * 3}, "at most 2 limits"),
         ({"trigger": TRIGGER, "concurrency": [inngest.Concurrency(limit=1, scope="env")]}, "scope env needs a key"),
-        ({"trigger": TRIGGER, "rate_limit": inngest.RateLimit(limit=1, period=60_000)}, "rateLimit"),
+        (
+            {"trigger": TRIGGER, "batch_events": inngest.Batch(max_size=2), "priority": inngest.Priority(run="1")},
+            "batchEvents cannot be together with priority",
+        ),
+        ({"trigger": TRIGGER, "batch_events": inngest.Batch(max_size=101)}, "maxSize is 1 to 100"),
+        ({"trigger": TRIGGER, "debounce": inngest.Debounce(period=8 * 24 * 3_600_000)}, "1 s to 7 days"),
+        ({"trigger": TRIGGER, "throttle": inngest.Throttle(limit=0, period=1000)}, "at least 1"),
+        ({"trigger": TRIGGER, "rate_limit": inngest.RateLimit(limit=0, period=60_000)}, "the limit is at least 1"),
     ],
 )
 def test_a_function_that_asks_for_what_the_engine_lacks_is_refused_at_start(

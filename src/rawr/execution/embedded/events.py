@@ -10,6 +10,7 @@ from typing import Final
 
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.cancellation import cancel_by_event
+from rawr.execution.embedded.gathering import start_or_gather
 from rawr.execution.embedded.model import NewEvent
 from rawr.execution.embedded.registry import function_of
 from rawr.execution.embedded.starts import LazyScope, Start, start_if_within_rate, start_run
@@ -83,7 +84,7 @@ def _route(at: Transition, event: NewEvent) -> None:
 def _invoke(at: Transition, event: NewEvent) -> None:
     assert event.invokes is not None
     function = function_of(at, event.invokes.fn_id)
-    start = Start(event_ulid=event.ulid, due_ms=at.now_ms, run_id=at.new_ulid(), parent_wait=event.invokes.wait_id)
+    start = Start(run_id=at.new_ulid(), event_ulids=(event.ulid,), due_ms=at.now_ms, parent_wait=event.invokes.wait_id)
     if start.parent_wait is None:
         start_if_within_rate(at, function, start, LazyScope(at, event.body))
     else:  # somebody waits for it, so it is not dropped
@@ -104,8 +105,8 @@ def _start_runs(at: Transition, event: NewEvent) -> None:
         run_id = at.new_ulid()
         if _is_new(at, fn_id, event.event_id, run_id):
             due_ms = max(at.now_ms, event.starts_at_ms or 0)
-            start = Start(event_ulid=event.ulid, due_ms=due_ms, run_id=run_id)
-            start_if_within_rate(at, function_of(at, fn_id), start, scope)
+            start = Start(run_id=run_id, event_ulids=(event.ulid,), due_ms=due_ms)
+            start_or_gather(at, function_of(at, fn_id), start, scope)
 
 
 def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:

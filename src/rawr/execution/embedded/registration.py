@@ -15,12 +15,17 @@ from rawr.errors import RawrError
 from rawr.execution.embedded.cron import CronInvalidError, check_cron
 from rawr.execution.embedded.durations import duration_ms
 from rawr.execution.embedded.functions import (
+    Batch,
     CancelOn,
     Concurrency,
     ConcurrencyScope,
     Cron,
+    Debounce,
     RateLimit,
     RegisteredFunction,
+    Singleton,
+    SingletonMode,
+    Throttle,
     Trigger,
 )
 from rawr.execution.expressions import ExpressionInvalidError, Wanted, check
@@ -30,11 +35,15 @@ RETRIES_MAX: Final = 20
 TRIGGERS_MAX: Final = 10
 CANCELS_MAX: Final = 5
 CONCURRENCY_MAX: Final = 2
+BATCH_MAX: Final = 100
+BATCH_TIMEOUT_MS: Final = 60_000
+DEBOUNCE_MAX_MS: Final = 7 * 24 * 3600 * 1000
 IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
 
 _FUNCTION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,256}\Z")
 # The one expression that the SDK itself writes. Every failed run asks it of every failure handler, so it is an index.
 _OF_FUNCTION: Final = re.compile(r"event\.data\.function_id == '([A-Za-z0-9._-]+)'\Z")
+_NOT_WITH_BATCH: Final = ("cancel", "debounce", "singleton", "priority")
 
 
 class UnsupportedFunctionError(RawrError):
@@ -62,6 +71,12 @@ class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
     cancel: list[_WireCancel] = []
     concurrency: list[_WireConcurrency] = []
     idempotency: str | None = None
+    rate_limit: _WireRate | None = None
+    throttle: _WireRate | None = None
+    debounce: _WireDebounce | None = None
+    batch_events: _WireBatch | None = None
+    singleton: _WireSingleton | None = None
+    priority: _WirePriority | None = None
     timeouts: _WireTimeouts | None = None
 
 
@@ -84,6 +99,35 @@ class _WireConcurrency(msgspec.Struct, kw_only=True):
     scope: ConcurrencyScope | None = None
 
 
+class _WireRate(msgspec.Struct, kw_only=True):
+    limit: int
+    period: str
+    key: str | None = None
+    burst: int | None = None
+
+
+class _WireDebounce(msgspec.Struct, kw_only=True):
+    period: str
+    key: str | None = None
+    timeout: str | None = None
+
+
+class _WireBatch(msgspec.Struct, kw_only=True, rename="camel"):
+    max_size: int
+    timeout: str | None = None
+    key: str | None = None
+    condition: str | None = msgspec.field(default=None, name="if")
+
+
+class _WireSingleton(msgspec.Struct, kw_only=True):
+    mode: SingletonMode
+    key: str | None = None
+
+
+class _WirePriority(msgspec.Struct, kw_only=True):
+    run: str | None = None
+
+
 class _WireTimeouts(msgspec.Struct, kw_only=True):
     start: str | None = None
     finish: str | None = None
@@ -95,6 +139,9 @@ def _function(config: Mapping[str, Any]) -> RegisteredFunction:
     settings.need(len(wire.triggers) <= TRIGGERS_MAX, f"triggers: at most {TRIGGERS_MAX}")
     settings.need(len(wire.cancel) <= CANCELS_MAX, f"cancel: at most {CANCELS_MAX}")
     settings.need(len(wire.concurrency) <= CONCURRENCY_MAX, f"concurrency: at most {CONCURRENCY_MAX} limits")
+    if wire.batch_events is not None:
+        others = [name for name in _NOT_WITH_BATCH if getattr(wire, name)]
+        settings.need(not others, f"batchEvents cannot be together with {', '.join(others)}")
     retries = wire.steps["step"].get("retries", {}).get("attempts", RETRIES_DEFAULT)
     timeouts = wire.timeouts or _WireTimeouts()
     return RegisteredFunction(
@@ -105,7 +152,12 @@ def _function(config: Mapping[str, Any]) -> RegisteredFunction:
         crons=tuple(settings.cron(trigger) for trigger in wire.triggers if trigger.cron is not None),
         cancels=tuple(settings.cancel(cancel) for cancel in wire.cancel),
         concurrency=tuple(settings.concurrency(limit) for limit in wire.concurrency if limit.limit > 0),
-        rate_limit=settings.idempotency(wire.idempotency),
+        rate_limit=settings.idempotency(wire.idempotency) or settings.rate_limit(wire.rate_limit),
+        throttle=settings.throttle(wire.throttle),
+        debounce=settings.debounce(wire.debounce),
+        batch=settings.batch(wire.batch_events),
+        singleton=settings.singleton(wire.singleton),
+        priority=settings.expression("priority", wire.priority.run if wire.priority else None, Wanted.NUMBER),
         start_timeout_ms=settings.duration("timeouts.start", timeouts.start),
         finish_timeout_ms=settings.duration("timeouts.finish", timeouts.finish),
     )
@@ -162,6 +214,53 @@ class _Settings:
             return None
         key = self.expression("idempotency", key, Wanted.KEY)
         return RateLimit(limit=1, period_ms=IDEMPOTENCY_MS, key=key, only_with_key=True)
+
+    def rate_limit(self, limit: _WireRate | None) -> RateLimit | None:
+        if limit is None:
+            return None
+        self.need(limit.limit > 0, "rateLimit: the limit is at least 1")
+        key = self.expression("rateLimit.key", limit.key, Wanted.KEY)
+        return RateLimit(limit=limit.limit, period_ms=self.period("rateLimit.period", limit.period), key=key)
+
+    def throttle(self, throttle: _WireRate | None) -> Throttle | None:
+        if throttle is None:
+            return None
+        burst = 1 if throttle.burst is None else throttle.burst
+        self.need(throttle.limit > 0 and burst > 0, "throttle: limit and burst are at least 1")
+        key = self.expression("throttle.key", throttle.key, Wanted.KEY)
+        period_ms = self.period("throttle.period", throttle.period)
+        return Throttle(limit=throttle.limit, period_ms=period_ms, burst=burst, key=key)
+
+    def debounce(self, debounce: _WireDebounce | None) -> Debounce | None:
+        if debounce is None:
+            return None
+        period_ms = self.period("debounce.period", debounce.period)
+        self.need(1000 <= period_ms <= DEBOUNCE_MAX_MS, "debounce: the period is 1 s to 7 days")
+        key = self.expression("debounce.key", debounce.key, Wanted.KEY)
+        timeout_ms = self.duration("debounce.timeout", debounce.timeout)
+        return Debounce(period_ms=period_ms, timeout_ms=timeout_ms, key=key)
+
+    def batch(self, batch: _WireBatch | None) -> Batch | None:
+        if batch is None:
+            return None
+        self.need(1 <= batch.max_size <= BATCH_MAX, f"batchEvents: maxSize is 1 to {BATCH_MAX}")
+        return Batch(
+            max_size=batch.max_size,
+            timeout_ms=self.duration("batchEvents.timeout", batch.timeout) or BATCH_TIMEOUT_MS,
+            key=self.expression("batchEvents.key", batch.key, Wanted.KEY),
+            condition=self.expression("batchEvents.if", batch.condition, Wanted.CONDITION),
+        )
+
+    def singleton(self, singleton: _WireSingleton | None) -> Singleton | None:
+        if singleton is None:
+            return None
+        return Singleton(mode=singleton.mode, key=self.expression("singleton.key", singleton.key, Wanted.KEY))
+
+    def period(self, setting: str, text: str) -> int:
+        length_ms = self.duration(setting, text)
+        self.need(bool(length_ms), f"{setting}: it has no length")
+        assert length_ms is not None
+        return length_ms
 
     def expression(self, setting: str, text: str | None, wanted: Wanted, *names: str) -> str | None:
         if text is None:

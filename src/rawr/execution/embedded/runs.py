@@ -110,7 +110,7 @@ def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
     ended = one(
         at.connection,
         "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE run_id = ? AND ended_at IS NULL"
-        " RETURNING parent_wait",
+        " RETURNING parent_wait, singleton",
         (status.value, at.now_ms, output, error, run_id),
     )
     if ended is None:
@@ -118,9 +118,12 @@ def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
     jobs.end_all_of(at, run_id)
     for table in ("pending", "waits", "timers", "cancels"):
         run(at.connection, f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - a constant name
+    parent_wait, singleton = ended
+    if singleton is not None:
+        run(at.connection, "DELETE FROM singletons WHERE key = ?", (singleton,))
     at.emitted.extend(_end_events(at, run_id, ending))
-    if ended[0] is not None:
-        waits.fulfil(at, ended[0], _memo_for_parent(ending))
+    if parent_wait is not None:
+        waits.fulfil(at, parent_wait, _memo_for_parent(ending))
     return True
 
 
@@ -268,11 +271,20 @@ def run_events(at: Transition, run_id: str) -> tuple[str, list[tuple[str, Fragme
     """The function of a run, and name and body of what triggered it."""
     found = rows(
         at.connection,
-        "SELECT r.fn_id, e.name, e.body, e.body_canonical FROM runs r JOIN events e ON e.ulid = r.event_ulid"
-        " WHERE r.run_id = ?",
+        "SELECT r.fn_id, r.is_batch, e.name, e.body, e.body_canonical FROM runs r"
+        " JOIN events e ON e.ulid = r.event_ulid WHERE r.run_id = ?",
         (run_id,),
     )
-    return found[0][0], [(name, stored_fragment(*body)) for _, name, *body in found]
+    ((fn_id, is_batch, *first),) = found
+    events: list[Sequence[Any]] = [first]
+    if is_batch:
+        events[:] = rows(
+            at.connection,
+            "SELECT e.name, e.body, e.body_canonical FROM run_events r JOIN events e ON e.ulid = r.event_ulid"
+            " WHERE r.run_id = ? ORDER BY r.seq",
+            (run_id,),
+        )
+    return fn_id, [(name, stored_fragment(*body)) for name, *body in events]
 
 
 def _internal_event(at: Transition, name: str, event_id: str, fn_id: str, data: dict[str, Any]) -> NewEvent:

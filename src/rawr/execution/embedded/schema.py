@@ -142,4 +142,38 @@ CREATE TABLE crons (
 ) STRICT;
 """,
     ),
+    Migration(
+        name="debounced, batched, throttled and single runs",
+        sql="""
+ALTER TABLE runs ADD COLUMN singleton TEXT;
+ALTER TABLE runs ADD COLUMN is_batch INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE run_events (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), seq INTEGER NOT NULL,
+  event_ulid TEXT NOT NULL REFERENCES events (ulid), PRIMARY KEY (run_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE singletons (
+  key TEXT PRIMARY KEY, run_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE throttles (
+  key TEXT PRIMARY KEY, full_at INTEGER NOT NULL, interval INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE debounces (
+  key TEXT PRIMARY KEY, fn_id TEXT NOT NULL, event_ulid TEXT NOT NULL REFERENCES events (ulid),
+  first_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE batches (
+  key TEXT PRIMARY KEY, fn_id TEXT NOT NULL, events INTEGER NOT NULL, size_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE batch_events (
+  key TEXT NOT NULL, seq INTEGER NOT NULL, event_ulid TEXT NOT NULL REFERENCES events (ulid),
+  PRIMARY KEY (key, seq)
+) STRICT, WITHOUT ROWID;
+""",
+    ),
 )

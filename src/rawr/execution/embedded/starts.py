@@ -1,4 +1,4 @@
-"""Starting runs: which limits it falls under, and whether it starts at all.
+"""Starting runs: which limits a run falls under, and whether it starts at all.
 
 Every function here is part of one transition inside the caller's transaction; the decisions are in `limits`.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
+from rawr.execution.embedded import waits
 from rawr.execution.embedded.fragment import Fragment
-from rawr.execution.embedded.functions import RateLimit, RegisteredFunction
-from rawr.execution.embedded.limits import concurrency_key, key_of
+from rawr.execution.embedded.functions import RateLimit, RegisteredFunction, SingletonMode
+from rawr.execution.embedded.limits import concurrency_key, key_of, priority_ms
 from rawr.execution.embedded.model import EngineRunStatus
+from rawr.execution.embedded.outcomes import Failure
+from rawr.execution.embedded.runs import Cancelled, end_run
 from rawr.execution.embedded.steps import discover
 from rawr.execution.embedded.transition import TimerKind, Transition, set_timer
 from rawr.execution.expressions import Scope
@@ -25,11 +28,18 @@ class LazyScope:
         self._body = body
         self._scope: Scope | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        return self._body.size_bytes
+
     def holds(self, condition: str) -> bool:
         return self._expressions.is_true(condition, self._read())
 
     def key(self, expression: str | None) -> str | None:
         return None if expression is None else self._expressions.key(expression, self._read())
+
+    def number(self, expression: str | None) -> float | None:
+        return None if expression is None else self._expressions.number(expression, self._read())
 
     def _read(self) -> Scope:
         if self._scope is None:
@@ -40,10 +50,12 @@ class LazyScope:
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is started with."""
 
-    event_ulid: str
-    due_ms: int
     run_id: str
+    event_ulids: tuple[str, ...]
+    """One event, or a batch."""
+    due_ms: int
     parent_wait: str | None = None
+    """The wait of the step that invoked it."""
 
 
 def start_if_within_rate(at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope) -> None:
@@ -53,22 +65,14 @@ def start_if_within_rate(at: Transition, function: RegisteredFunction, start: St
 
 
 def start_run(at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope) -> None:
-    keys = [concurrency_key(function.fn_id, limit, scope.key(limit.key)) for limit in function.concurrency]
-    run(
-        at.connection,
-        "INSERT INTO runs (run_id, fn_id, event_ulid, status, queued_at, parent_wait, key1, key2, finish_timeout)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            start.run_id,
-            function.fn_id,
-            start.event_ulid,
-            EngineRunStatus.QUEUED.value,
-            at.now_ms,
-            start.parent_wait,
-            *[*keys, None, None][:2],
-            function.finish_timeout_ms,
-        ),
-    )
+    """Start the run, unless it is one too many of a singleton."""
+    singleton = _singleton_key(function, scope)
+    if singleton is not None and not _takes_singleton(at, function, singleton, start.run_id):
+        if start.parent_wait is not None:
+            message = f"a run of {function.fn_id} is under way, and it allows one at a time"
+            waits.fulfil(at, start.parent_wait, Failure(name="FunctionSkipped", message=message).memo())
+        return
+    _insert_run(at, function, start, scope, singleton)
     for cancel in function.cancels:
         until_ms = None if cancel.timeout_ms is None else at.now_ms + cancel.timeout_ms
         values = (start.run_id, cancel.event_name, cancel.condition, until_ms)
@@ -76,7 +80,35 @@ def start_run(at: Transition, function: RegisteredFunction, start: Start, scope:
     if function.start_timeout_ms is not None:
         due_ms = start.due_ms + function.start_timeout_ms
         set_timer(at, f"{start.run_id}|start", TimerKind.START, due_ms, run_id=start.run_id)
-    discover(at, start.run_id, after_steps=0, due_ms=start.due_ms)
+    is_due = start.due_ms <= at.now_ms
+    due_ms = at.now_ms - priority_ms(scope.number(function.priority)) if is_due else start.due_ms
+    discover(at, start.run_id, after_steps=0, due_ms=due_ms, throttle=_throttle_key(function, scope))
+
+
+def _insert_run(
+    at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope, singleton: str | None
+) -> None:
+    keys = [concurrency_key(function.fn_id, limit, scope.key(limit.key)) for limit in function.concurrency]
+    run(
+        at.connection,
+        "INSERT INTO runs (run_id, fn_id, event_ulid, status, queued_at, parent_wait, key1, key2, finish_timeout,"
+        " singleton, is_batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            start.run_id,
+            function.fn_id,
+            start.event_ulids[0],
+            EngineRunStatus.QUEUED.value,
+            at.now_ms,
+            start.parent_wait,
+            *[*keys, None, None][:2],
+            function.finish_timeout_ms,
+            singleton,
+            int(len(start.event_ulids) > 1),
+        ),
+    )
+    if len(start.event_ulids) > 1:
+        batch = [(start.run_id, seq, ulid) for seq, ulid in enumerate(start.event_ulids)]
+        at.connection.execute_many("INSERT INTO run_events VALUES (?, ?, ?)", batch)
 
 
 def _is_within_rate(at: Transition, fn_id: str, limit: RateLimit, scope: LazyScope) -> bool:
@@ -91,3 +123,25 @@ def _is_within_rate(at: Transition, fn_id: str, limit: RateLimit, scope: LazySco
         return False
     run(at.connection, "INSERT INTO rate_starts VALUES (?, ?)", (key, at.now_ms))
     return True
+
+
+def _singleton_key(function: RegisteredFunction, scope: LazyScope) -> str | None:
+    singleton = function.singleton
+    return None if singleton is None else key_of("singleton", function.fn_id, singleton.key, scope.key(singleton.key))
+
+
+def _takes_singleton(at: Transition, function: RegisteredFunction, key: str, run_id: str) -> bool:
+    """Whether this is the one run of the key now; the one before is cancelled for it, or it is skipped."""
+    assert function.singleton is not None
+    holder = one(at.connection, "SELECT run_id FROM singletons WHERE key = ?", (key,))
+    if holder is not None:
+        if function.singleton.mode is SingletonMode.SKIP:
+            return False
+        end_run(at, holder[0], Cancelled(reason=f"another run of {function.fn_id} took its place"))
+    run(at.connection, "INSERT INTO singletons VALUES (?, ?)", (key, run_id))
+    return True
+
+
+def _throttle_key(function: RegisteredFunction, scope: LazyScope) -> str | None:
+    throttle = function.throttle
+    return None if throttle is None else key_of("throttle", function.fn_id, throttle.key, scope.key(throttle.key))

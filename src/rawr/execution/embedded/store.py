@@ -122,9 +122,10 @@ class EngineStore:
         return await self._database.read(_next_due)
 
     async def pending_count(self) -> int:
-        """Jobs and steps that are waiting, sleeping or under way, and events that no engine has looked at."""
+        """Jobs and steps that are waiting, sleeping or under way, and events that have not started their runs yet."""
         sql = (
             "SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM waits)"
+            " + (SELECT count(*) FROM debounces) + (SELECT count(*) FROM batches)"
             " + (SELECT count(*) FROM events WHERE routed = 0)"
         )
         return await self._count(sql)

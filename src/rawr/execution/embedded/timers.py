@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from rawr.execution.embedded import waits
+from rawr.execution.embedded.admission import end_throttle
+from rawr.execution.embedded.gathering import end_batch, end_debounce
 from rawr.execution.embedded.model import JobKind
 from rawr.execution.embedded.runs import end_late, end_sleep
 from rawr.execution.embedded.schedules import fire_cron
@@ -37,5 +39,11 @@ def _fire(at: Transition, timer_id: str, kind: TimerKind, run_id: str | None) ->
             end_late(at, run_id, to_start=kind is TimerKind.START)
         case TimerKind.CRON:
             fire_cron(at, timer_id)
+        case TimerKind.DEBOUNCE:
+            end_debounce(at, timer_id)
+        case TimerKind.BATCH:
+            end_batch(at, timer_id)
+        case TimerKind.THROTTLE:
+            end_throttle(at, timer_id)
         case _:
             assert_never(kind)
