@@ -194,11 +194,12 @@ def test_a_limit_that_is_raised_lets_those_go_that_wait(on_bench: Any) -> None:
     async def scenario(bench: Any) -> None:
         for _ in range(6):
             await bench.send("fn")
-        await bench.engine._store.claim(bench.engine._lease(), ["app-fn"], 10)  # one is taken, five are parked
+        store = bench.engine._store
+        await store.claim(bench.engine._lease(), bench.engine._serves, 10)  # one is taken, five are parked
         bench.wire = type(bench.wire)(measured(gauge, concurrency=[inngest.Concurrency(limit=5)]))
         raised = bench.another()
         await raised.prepare()
-        assert await raised.run_due() == 5 * 3
+        assert await bench.engine.run_due() == 5 * 3
         assert gauge.most["all"] == 4  # and the one that was taken
         await raised.stop(0)
 

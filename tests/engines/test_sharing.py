@@ -284,3 +284,69 @@ def test_a_disk_that_refuses_for_a_while_delays_results_and_loses_none(
 
     on_bench(one_function(fn), scenario)
     assert ran == {"step": 1}
+
+
+def versions(answer: str, **options: Any) -> Any:
+    async def fn(ctx: inngest.Context) -> Any:
+        await ctx.step.wait_for_event("w", event="end", timeout=60_000)
+        return answer
+
+    return one_function(fn, **options)
+
+
+def with_functions(bench: Any, functions: Any) -> EmbeddedEngine:
+    wire, bench.wire = bench.wire, type(bench.wire)(functions)
+    engine: EmbeddedEngine = bench.another()
+    bench.wire = wire
+    return engine
+
+
+def test_a_run_goes_on_in_the_version_that_it_began_with_as_long_as_somebody_has_it(on_bench: Any) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.send()
+        await bench.engine.run_due()
+        newer = with_functions(bench, versions("new", retries=1))
+        await newer.prepare()
+        await bench.send()
+        assert await bench.engine.run_due() == 0  # what starts now is for the version that was registered last
+        assert await newer.run_due() == 1
+        await bench.send("end")
+        assert await newer.run_due() == 1
+        assert await bench.engine.run_due() == 1
+        assert sorted(run.output for run in await bench.engine.runs(10)) == ["new", "old"]
+        await newer.stop(0)
+
+    on_bench(versions("old"), scenario)
+
+
+@pytest.mark.parametrize("how", ["stops", "dies"])
+def test_a_run_whose_version_is_gone_goes_on_in_another_one(on_bench: Any, how: str) -> None:
+    async def scenario(bench: Any) -> None:
+        newer = with_functions(bench, versions("new", retries=1))
+        await newer.prepare()
+        await bench.send()
+        assert await newer.run_due() == 1
+        await bench.send("end")
+        assert await bench.engine.run_due() == 0
+        if how == "stops":
+            await newer.stop(0)
+        else:
+            newer._slot.free()  # what the kernel does when the process dies
+        assert await bench.engine.run_due() == 1
+        assert (await bench.only_run()).output == "old"
+        await newer.stop(0)
+
+    on_bench(versions("old"), scenario)
+
+
+def test_when_the_last_registrant_is_gone_the_others_functions_count_again(on_bench: Any) -> None:
+    async def scenario(bench: Any) -> None:
+        newer = with_functions(bench, versions("new", idempotency="event.data.n"))
+        await newer.prepare()
+        await newer.stop(0)
+        await bench.engine.sweep()
+        for _ in range(2):
+            await bench.send(n=1)
+        assert await bench.engine.run_due() == 2  # no idempotency key in the version that is left
+
+    on_bench(versions("old"), scenario)

@@ -30,6 +30,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     throttle: str | None
     key1: str | None
     key2: str | None
+    version: str
 
 
 def is_admitted(at: Transition, candidate: Candidate, function_of: FunctionOf) -> bool:

@@ -7,7 +7,7 @@ owner and generation are those of the claim: whoever lost a lease cannot write a
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rawr.execution.embedded import jobs, registry, runs
@@ -15,7 +15,7 @@ from rawr.execution.embedded.admission import Candidate, is_admitted
 from rawr.execution.embedded.model import Claim, EngineRunStatus, JobKind, Lease
 from rawr.execution.embedded.protocol import Call
 from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer, stored_fragment
-from rawr.storage.sqlite import one, rows
+from rawr.storage.sqlite import one, rows, run
 from rawr.wire import encode_canonical
 
 CRASHES_SUSPECT: Final = 2
@@ -33,24 +33,30 @@ _TAKE: Final = (
     f" throttle = NULL WHERE job_id = ? RETURNING {JOB}"
 )
 _CANDIDATES: Final = (
-    "SELECT job_id, crashes, fn_id, throttle, key1, key2 FROM queue"
-    " WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?"
-    " AND fn_id IN (SELECT value FROM json_each(?)) AND crashes < ? ORDER BY due_at, rowid LIMIT ?"
+    "SELECT job_id, crashes, fn_id, throttle, key1, key2, version FROM queue"
+    " WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?2"
+    " AND fn_id IN (SELECT key FROM json_each(?1)) AND crashes < ?3 AND"
+    " (version IN (SELECT value FROM json_each(?1)) OR version NOT IN (SELECT version FROM offers))"
+    " ORDER BY due_at, rowid LIMIT ?4"
 )
 _DUE: Final = (
     "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ? LIMIT 1"
 )
 
 
-def claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> list[Claim]:
-    """Take up to `limit` due calls of these functions that their limits admit, longest due first."""
+def claim(at: Transition, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
+    """Take up to `limit` due calls that their limits admit, longest due first.
+
+    `serves` has the version of each function that this engine can call. A run is continued by an engine that serves
+    the version it began with; when none does any more, by whoever serves the function, which becomes its version.
+    """
     function_of = functools.cache(functools.partial(registry.function_of, at))
     may_take_suspect = not _has_suspect(at, lease.owner)
-    serves = encode_canonical(list(fn_ids)).decode()
+    served = encode_canonical(serves).decode()
     claims: list[Claim] = []
     for _ in range(PAGES_MAX):
         crashes_below = _ANY if may_take_suspect else CRASHES_SUSPECT
-        page = rows(at.connection, _CANDIDATES, (at.now_ms, serves, crashes_below, limit - len(claims)))
+        page = rows(at.connection, _CANDIDATES, (served, at.now_ms, crashes_below, limit - len(claims)))
         passed_over = 0
         for candidate in (Candidate(*row) for row in page):
             is_suspect = candidate.crashes >= CRASHES_SUSPECT
@@ -58,6 +64,8 @@ def claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> li
                 passed_over += 1
                 continue
             may_take_suspect = may_take_suspect and not is_suspect
+            if candidate.version != serves[candidate.fn_id]:
+                _adopt(at, candidate.job_id, serves[candidate.fn_id])
             claims.append(_take(at, lease, candidate.job_id))
         if not passed_over:
             break
@@ -115,6 +123,14 @@ def _take(at: Transition, lease: Lease, job_id: str) -> Claim:
     return Claim(
         owner=lease.owner, job_id=job.job_id, run_id=job.run_id, generation=job.generation, call=_call(at, job)
     )
+
+
+def _adopt(at: Transition, job_id: str, version: str) -> None:
+    """All of the run goes on in this version."""
+    row = one(at.connection, "SELECT run_id FROM queue WHERE job_id = ?", (job_id,))
+    assert row is not None
+    run(at.connection, "UPDATE runs SET version = ? WHERE run_id = ?", (version, row[0]))
+    run(at.connection, "UPDATE queue SET version = ? WHERE run_id = ?", (version, row[0]))
 
 
 def _begin_run(at: Transition, run_id: str) -> None:

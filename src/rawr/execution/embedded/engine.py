@@ -21,6 +21,7 @@ from rawr.clock import Clock
 from rawr.errors import StorageError
 from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
+from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
 from rawr.execution.embedded.model import Claim, EngineRun, Ingested, Lease, NewEvent, RunFilter
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
@@ -90,7 +91,9 @@ class EmbeddedEngine:
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
         self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)
-        self._fn_ids: tuple[str, ...] = ()
+        self._app_id: str | None = None
+        self._functions: tuple[RegisteredFunction, ...] = ()
+        self._serves: dict[str, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -153,7 +156,7 @@ class EmbeddedEngine:
         return Ingested(ids=await self._accept(parsed.events), refusal=parsed.refusal)
 
     async def _accept(self, events: Sequence[NewEvent]) -> list[str]:
-        await self._store.accept(events, route_now=bool(self._fn_ids))
+        await self._store.accept(events, route_now=bool(self._serves))
         self._wake.set()
         return [event.ulid for event in events]
 
@@ -204,22 +207,32 @@ class EmbeddedEngine:
         """
         made = 0
         await self.sweep()
-        while claims := await self._store.claim(self._lease(), self._fn_ids, self._max_calls):
+        while claims := await self._store.claim(self._lease(), self._serves, self._max_calls):
             made += sum(await asyncio.gather(*[self._drive(claim) for claim in claims]))
         return made
 
     async def sweep(self) -> int:
         """Free what dead engines held and start what waits to be routed; how much there was of both."""
         await self._look_at_clock()
-        leases = await self._store.leases()
-        freed = 0
-        if any(owner != self._owner for owner, _ in leases):
-            slots = await self._store.slots()
-            owners = {owner: slots.get(owner) for owner, _ in leases if owner != self._owner}
-            dead = await self._slot.dead(owners)
-            alive = [owner for owner in owners if owner not in dead] if self._doubts_leases() else []
-            freed = await self._store.reclaim(dead=dead, alive=[self._owner, *alive])
+        freed = await self._take_over()
+        if self._app_id is not None:
+            await self._store.register_if_unserved(self._app_id, self._functions)
         return freed + await self._store.route_waiting()
+
+    async def _take_over(self) -> int:
+        """Free what dead engines held, and what live ones hold for longer than they said."""
+        others = await self._store.other_owners(self._owner)
+        if not others:
+            return 0
+        slots = await self._store.slots()
+        dead = await self._slot.dead({owner: slots.get(owner) for owner in others})
+        late = [owner for owner, until_ms in others.items() if until_ms is not None and until_ms < self._clock.now_ms()]
+        if self._doubts_leases():
+            late = []
+        if not dead and not late:
+            return 0
+        alive = [owner for owner in others if owner not in dead and owner not in late]
+        return await self._store.reclaim(dead=dead, alive=[self._owner, *alive])
 
     async def _look_at_clock(self) -> None:
         """When the clock was set, leases seem to end too early until all engines have renewed them by the new time."""
@@ -238,9 +251,10 @@ class EmbeddedEngine:
         request = sync_request(self._serve_url, key=self._key, t=self._clock.now_ms() // 1000)
         answer = await self._call("PUT", request.query, request.headers, request.body)
         app = parse_functions(answer, keys=(self._key,))
-        functions = functions_of(app["functions"])
-        await self._store.register(app["app_id"], functions)
-        self._fn_ids = tuple(function.fn_id for function in functions)
+        self._functions = functions_of(app["functions"], app.get("appVersion"))
+        self._app_id = app["app_id"]
+        await self._store.register(app["app_id"], self._functions, self._owner)
+        self._serves = {function.fn_id: function.version for function in self._functions}
 
     async def _work(self) -> None:
         """Claim and call for ever. A refusing disk is waited for: leases and events are safe meanwhile."""
@@ -253,7 +267,7 @@ class EmbeddedEngine:
                     swept_at = time.monotonic()
                     await self.sweep()
                 free = self._max_calls - len(self._calls)
-                claims = await self._store.claim(self._lease(), self._fn_ids, free) if free > 0 else []
+                claims = await self._store.claim(self._lease(), self._serves, free) if free > 0 else []
                 for claim in claims:
                     self._begin(self._drive(claim))
                 if claims:

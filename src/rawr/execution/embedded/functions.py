@@ -97,6 +97,8 @@ class RegisteredFunction(msgspec.Struct, frozen=True, kw_only=True, omit_default
     name: str
     max_attempts: int
     triggers: tuple[Trigger, ...]
+    version: str = ""
+    """A checksum of how it was registered. A run belongs to the version that it began with."""
     crons: tuple[Cron, ...] = ()
     cancels: tuple[CancelOn, ...] = ()
     concurrency: tuple[Concurrency, ...] = ()

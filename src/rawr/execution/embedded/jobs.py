@@ -20,7 +20,8 @@ _ROOM: Final = "lease_owner, key1, key2, called_by"
 # Constant texts; nothing from outside is ever put into SQL.
 _ADD: Final = (
     "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at, added_at, throttle,"
-    " key1, key2) SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, ?, key1, key2 FROM runs WHERE run_id = ?"
+    " key1, key2, version)"
+    " SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, ?, key1, key2, version FROM runs WHERE run_id = ?"
 )
 _TAKE_BACK: Final = (
     "UPDATE queue SET lease_owner = NULL, lease_until = NULL, crashes = crashes + 1 WHERE lease_owner IS NOT NULL"  # noqa: S608

@@ -5,6 +5,7 @@ A setting that this engine does not obey, or that can never work, is refused whe
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -29,6 +30,7 @@ from rawr.execution.embedded.functions import (
     Trigger,
 )
 from rawr.execution.expressions import ExpressionInvalidError, Wanted, check
+from rawr.wire import encode_canonical
 
 RETRIES_DEFAULT: Final = 4
 RETRIES_MAX: Final = 20
@@ -52,13 +54,21 @@ class UnsupportedFunctionError(RawrError):
     code = "ENGINE_FUNCTION_UNSUPPORTED"
 
 
-def functions_of(configs: Sequence[Mapping[str, Any]]) -> tuple[RegisteredFunction, ...]:
+def functions_of(
+    configs: Sequence[Mapping[str, Any]], app_version: str | None = None
+) -> tuple[RegisteredFunction, ...]:
     """The functions in an app's registration.
 
     Raises:
         UnsupportedFunctionError: one uses what this engine does not do; the message names function and setting.
     """
-    return tuple(_function(config) for config in configs)
+    return tuple(_versioned(_function(config), app_version) for config in configs)
+
+
+def _versioned(function: RegisteredFunction, app_version: str | None) -> RegisteredFunction:
+    """The addresses under which processes are reached differ, so they are no part of the checksum."""
+    checksum = hashlib.sha256(encode_canonical([function, app_version])).hexdigest()[:16]
+    return msgspec.structs.replace(function, version=checksum)
 
 
 class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):

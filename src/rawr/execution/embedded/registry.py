@@ -10,7 +10,7 @@ import msgspec
 from rawr.execution.embedded import jobs, schedules
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.transition import Transition
-from rawr.storage.sqlite import one, run
+from rawr.storage.sqlite import Connection, one, run
 from rawr.wire import encode_canonical
 
 
@@ -39,6 +39,31 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
     jobs.call_all(at)
 
 
+def offer(at: Transition, owner: str, functions: Sequence[RegisteredFunction]) -> None:
+    """This engine serves these versions from now on."""
+    withdraw(at, [owner])
+    values = [(owner, function.fn_id, function.version) for function in functions]
+    at.connection.execute_many("INSERT INTO offers VALUES (?, ?, ?)", values)
+
+
+def withdraw(at: Transition, owners: Sequence[str]) -> None:
+    """These engines serve nothing any more."""
+    run(
+        at.connection,
+        "DELETE FROM offers WHERE owner IN (SELECT value FROM json_each(?))",
+        (encode_canonical(list(owners)).decode(),),
+    )
+
+
+def is_represented(connection: Connection, app_id: str) -> bool:
+    """Whether an engine serves what is registered of the app. If not, who registered it last is gone."""
+    sql = (
+        "SELECT 1 FROM functions f WHERE f.app_id = ? AND f.archived = 0"
+        " AND NOT EXISTS (SELECT 1 FROM offers o WHERE o.version = f.version) LIMIT 1"
+    )
+    return one(connection, sql, (app_id,)) is None
+
+
 def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
     """The function as it was registered last, maybe long ago."""
     row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
@@ -49,10 +74,17 @@ def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
 def _register_one(at: Transition, app_id: str, function: RegisteredFunction) -> None:
     run(
         at.connection,
-        "INSERT INTO functions (fn_id, app_id, name, max_attempts, config) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO functions (fn_id, app_id, name, max_attempts, config, version) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (fn_id) DO UPDATE SET app_id = excluded.app_id, name = excluded.name,"
-        " max_attempts = excluded.max_attempts, config = excluded.config, archived = 0",
-        (function.fn_id, app_id, function.name, function.max_attempts, encode_canonical(function).decode()),
+        " max_attempts = excluded.max_attempts, config = excluded.config, version = excluded.version, archived = 0",
+        (
+            function.fn_id,
+            app_id,
+            function.name,
+            function.max_attempts,
+            encode_canonical(function).decode(),
+            function.version,
+        ),
     )
     for trigger in function.triggers:
         values = (trigger.event_name, function.fn_id, trigger.of_function, trigger.condition)

@@ -2,8 +2,9 @@
 
 `queue` holds one row per thing that is to happen: a call, or the end of a sleep. Job ids are derived from the
 run and the step, so that planning the same thing twice is one row. `waits` are steps that something else ends, and
-`timers` what happens at a time if nothing else does. A run that has ended has rows in none of the three. All times
-are Unix milliseconds. JSON is kept as text, its RFC 8785 form beside it only where that is another text.
+`timers` what happens at a time if nothing else does. A run that has ended has rows in none of the three. `offers`
+are the functions that each engine serves. All times are Unix milliseconds. JSON is kept as text, its RFC 8785 form
+beside it only where that is another text.
 """
 
 from __future__ import annotations
@@ -174,6 +175,19 @@ CREATE TABLE batch_events (
   key TEXT NOT NULL, seq INTEGER NOT NULL, event_ulid TEXT NOT NULL REFERENCES events (ulid),
   PRIMARY KEY (key, seq)
 ) STRICT, WITHOUT ROWID;
+""",
+    ),
+    Migration(
+        name="versions of functions",
+        sql="""
+ALTER TABLE functions ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE queue ADD COLUMN version TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE offers (
+  owner TEXT NOT NULL, fn_id TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (owner, fn_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX offers_by_version ON offers (version);
 """,
     ),
 )

@@ -92,7 +92,7 @@ def _insert_run(
     run(
         at.connection,
         "INSERT INTO runs (run_id, fn_id, event_ulid, status, queued_at, parent_wait, key1, key2, finish_timeout,"
-        " singleton, is_batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " singleton, is_batch, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             start.run_id,
             function.fn_id,
@@ -104,6 +104,7 @@ def _insert_run(
             function.finish_timeout_ms,
             singleton,
             int(len(start.event_ulids) > 1),
+            function.version,
         ),
     )
     if len(start.event_ulids) > 1:

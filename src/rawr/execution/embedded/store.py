@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -54,9 +54,26 @@ class EngineStore:
     def new_ulid(self) -> str:
         return self._ulids.next()
 
-    async def register(self, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
-        """Make these the functions of the app; others that it had start no new runs."""
-        await self._transition(lambda at: registry.register(at, app_id, functions))
+    async def register(self, app_id: str, functions: Sequence[RegisteredFunction], owner: str | None = None) -> None:
+        """Make these the functions of the app; others that it had start no new runs. `owner` serves them."""
+
+        def transition(at: Transition) -> None:
+            registry.register(at, app_id, functions)
+            if owner is not None:
+                registry.offer(at, owner, functions)
+
+        await self._transition(transition)
+
+    async def register_if_unserved(self, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
+        """Make these the functions of the app again, when whoever registered others since is gone."""
+        if await self._database.read(lambda c: registry.is_represented(c, app_id)):
+            return
+
+        def transition(at: Transition) -> None:
+            if not registry.is_represented(at.connection, app_id):
+                registry.register(at, app_id, functions)
+
+        await self._transition(transition)
 
     async def mend_clock(self) -> None:
         """Bring back what a clock that was ahead has sent into the future. Harmless when it was not."""
@@ -71,9 +88,12 @@ class EngineStore:
             return 0
         return await self._transition(events.route_waiting)
 
-    async def claim(self, lease: Lease, fn_ids: Sequence[str], limit: int) -> list[Claim]:
-        """Do what is due by time alone, then take up to `limit` due calls of these functions, longest due first."""
-        return await self._transition(lambda at: _claim(at, lease, fn_ids, limit))
+    async def claim(self, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
+        """Do what is due by time alone, then take up to `limit` due calls of what `serves`, longest due first.
+
+        `serves` has the version of each function that can be called.
+        """
+        return await self._transition(lambda at: _claim(at, lease, serves, limit))
 
     async def settle(self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None) -> Settled:
         """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one."""
@@ -91,21 +111,33 @@ class EngineStore:
         await self._database.write(lambda c: run(c, sql, (lease.until_ms, lease.owner)))
 
     async def release(self, owner: str) -> None:
-        """Give all leases of `owner` back, as if they had never been taken."""
-        await self._transition(lambda at: jobs.release(at, owner))
+        """Give all leases of `owner` back, as if they had never been taken. It serves nothing any more."""
 
-    async def leases(self) -> list[tuple[str, int]]:
-        """The owners of leases, each with the earliest end of its leases."""
-        sql = "SELECT lease_owner, min(lease_until) FROM queue WHERE lease_owner IS NOT NULL GROUP BY lease_owner"
-        return [(owner, until_ms) for owner, until_ms in await self._database.read(lambda c: rows(c, sql))]
+        def transition(at: Transition) -> None:
+            jobs.release(at, owner)
+            registry.withdraw(at, [owner])
+
+        await self._transition(transition)
+
+    async def other_owners(self, owner: str) -> dict[str, int | None]:
+        """All engines but `owner` that hold leases or serve functions, with the earliest end of their leases."""
+        sql = (
+            "SELECT owner, min(until) FROM (SELECT lease_owner AS owner, lease_until AS until FROM queue"
+            " WHERE lease_owner IS NOT NULL UNION ALL SELECT owner, NULL FROM offers) WHERE owner <> ? GROUP BY owner"
+        )
+        return dict(await self._database.read(lambda c: rows(c, sql, (owner,))))
 
     async def reclaim(self, *, dead: Sequence[str], alive: Sequence[str]) -> int:
         """Free the leases of dead owners, and expired ones of all but `alive`; how many there were.
 
         The same attempt is delivered again. A job that was lost `crashes_max` times is given up.
         """
-        crashes_max = self._crashes_max
-        return await self._transition(lambda at: claims.reclaim(at, dead=dead, alive=alive, crashes_max=crashes_max))
+
+        def transition(at: Transition) -> int:
+            registry.withdraw(at, dead)
+            return claims.reclaim(at, dead=dead, alive=alive, crashes_max=self._crashes_max)
+
+        return await self._transition(transition)
 
     async def take_slot(self, slot: int, owner: str) -> None:
         """`owner` now holds the lock of `slot`; who had it before is dead."""
@@ -201,10 +233,10 @@ def _settle(at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, ne
     return Settled(stale=False, next_claim=taken, more_due=claims.is_more_due(at))
 
 
-def _claim(at: Transition, lease: Lease, fn_ids: Sequence[str], limit: int) -> list[Claim]:
+def _claim(at: Transition, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
     timers.fire_due(at)
     events.route_emitted(at)
-    return claims.claim(at, lease, fn_ids, limit)
+    return claims.claim(at, lease, serves, limit)
 
 
 def _mend_clock(at: Transition) -> None:
