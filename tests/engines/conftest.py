@@ -39,8 +39,8 @@ class Seen(msgspec.Struct, frozen=True):
 class Wire:
     """`EngineCall` straight into the SDK's serve handler."""
 
-    def __init__(self, functions: Functions) -> None:
-        client = inngest.Inngest(app_id=APP, is_production=True, signing_key=KEY, api_base_url="https://x.invalid")
+    def __init__(self, functions: Functions, client_type: type[inngest.Inngest] = inngest.Inngest) -> None:
+        client = client_type(app_id=APP, is_production=True, signing_key=KEY, api_base_url="https://x.invalid")
         self.handler = comm_lib.CommHandler(
             client=client,
             enable_unauthed_sync=False,
