@@ -36,11 +36,27 @@ class Seen(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class FetchingClient(inngest.Inngest):
+    """A client that asks an engine of this process for what is too large to be part of a call."""
+
+    engine: EmbeddedEngine
+
+    async def _get_batch(self, run_id: str) -> list[server_lib.Event] | Exception:
+        events = await self.engine.run_events(run_id)
+        assert events is not None
+        return [server_lib.Event.model_validate(event) for event in events]
+
+    async def _get_steps(self, run_id: str) -> dict[str, object] | Exception:
+        return await self.engine.run_memos(run_id)
+
+
 class Wire:
     """`EngineCall` straight into the SDK's serve handler."""
 
-    def __init__(self, functions: Functions, client_type: type[inngest.Inngest] = inngest.Inngest) -> None:
-        client = client_type(app_id=APP, is_production=True, signing_key=KEY, api_base_url="https://x.invalid")
+    def __init__(self, functions: Functions, client_type: type[inngest.Inngest] = FetchingClient) -> None:
+        self.client = client = client_type(
+            app_id=APP, is_production=True, signing_key=KEY, api_base_url="https://x.invalid"
+        )
         self.handler = comm_lib.CommHandler(
             client=client,
             enable_unauthed_sync=False,
@@ -91,7 +107,7 @@ class Bench:
         self.engine = self.another()
 
     def another(self, call: Any = None, *, steady: FakeClock | None = None) -> EmbeddedEngine:
-        return EmbeddedEngine(
+        engine = EmbeddedEngine(
             database=self.root / "engine.sqlite",
             run_dir=self.root / "run",
             call=call or self.wire,
@@ -101,6 +117,9 @@ class Bench:
             backoff=lambda _attempt: BACKOFF_MS,
             times=EngineTimes(storage_retry_s=0.01),
         )
+        if isinstance(self.wire.client, FetchingClient):
+            self.wire.client.engine = engine
+        return engine
 
     async def send(self, name: str = "go", event_id: str | None = None, **data: JsonValue) -> list[str]:
         return await self.engine.send([OutgoingEvent(name=name, data=data, event_id=event_id)])

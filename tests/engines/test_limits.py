@@ -45,7 +45,7 @@ def with_claim(root: Path, scenario: Callable[[EngineStore, Claim], Awaitable[No
     ("steps", "size_bytes", "reason"),
     [
         (1001, 1, "the run has more than 1000 steps"),
-        (8, 4 * 1024 * 1024, "the run's step results have 33554520 bytes; the limit is 31457280"),
+        (8, 4 * 1024 * 1024, "the run's step results have 33554520 bytes; the limit is 33554432"),
     ],
 )
 def test_a_run_that_grows_without_end_is_stopped_with_a_reason(

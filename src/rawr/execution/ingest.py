@@ -26,6 +26,7 @@ from rawr.execution.ports import (
     IngressResponse,
     InngestServer,
     OutgoingEvent,
+    RunStates,
     ServerEvents,
     Steps,
 )
@@ -59,14 +60,18 @@ def make_ingress(
     serve_origin: str,
     app_id: str = APP_ID,
     server: InngestServer | None = None,
+    run_states: RunStates | None = None,
 ) -> Ingress:
     """The serve handler of `functions`. Opens no connection.
 
     `serve_origin` (`http://127.0.0.1:4111`) is where an engine reaches this process, whatever a request says; a path
     in it is one that a proxy in front of us takes off. `server` is the real Inngest server, when there is one; its
-    keys are then the ones that are accepted.
+    keys are then the ones that are accepted. Without one, `run_states` is asked for what is too large to be part of
+    a call.
     """
-    client = _Client(app_id=app_id, signing_key=signing_key, event_sink=event_sink, server=server)
+    client = _Client(
+        app_id=app_id, signing_key=signing_key, event_sink=event_sink, server=server, run_states=run_states
+    )
     handler = comm_lib.CommHandler(
         client=client,
         enable_unauthed_sync=False,
@@ -92,11 +97,21 @@ class EventsRefusedError(BadInputError):
     code = "EVENTS_REFUSED"
 
 
+class UnknownRunError(BadInputError):
+    code = "ENGINE_RUN_UNKNOWN"
+
+
 class _Client(inngest.Inngest):
     """The SDK's client with our event sink in place of its HTTP calls, deaf to the environment."""
 
     def __init__(
-        self, *, app_id: str, signing_key: str, event_sink: EventSink | None, server: InngestServer | None
+        self,
+        *,
+        app_id: str,
+        signing_key: str,
+        event_sink: EventSink | None,
+        server: InngestServer | None,
+        run_states: RunStates | None = None,
     ) -> None:
         super().__init__(
             app_id=app_id,
@@ -113,6 +128,7 @@ class _Client(inngest.Inngest):
         self._http_client._env = None  # noqa: SLF001 - its transport has copies
         self._http_client._signing_key_fallback = self._signing_key_fallback  # noqa: SLF001
         self._event_sink = event_sink
+        self._run_states = run_states
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
@@ -139,6 +155,19 @@ class _Client(inngest.Inngest):
         assert self._loop is not None, "events can be sent once the ingress has been called"
         sending = self.send(events, skip_middleware=skip_middleware)
         return asyncio.run_coroutine_threadsafe(sending, self._loop).result(timeout=SEND_TIMEOUT_S)
+
+    async def _get_batch(self, run_id: str) -> list[server_lib.Event] | Exception:
+        if self._run_states is None:
+            return await super()._get_batch(run_id)
+        events = await self._run_states.run_events(run_id)
+        if events is None:
+            return UnknownRunError(f"there is no run {run_id}")
+        return [server_lib.Event.model_validate(event) for event in events]
+
+    async def _get_steps(self, run_id: str) -> dict[str, object] | Exception:
+        if self._run_states is None:
+            return await super()._get_steps(run_id)
+        return await self._run_states.run_memos(run_id)
 
 
 class _ServerEvents:

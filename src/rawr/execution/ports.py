@@ -182,6 +182,18 @@ class ServerEvents(EventSink, Protocol):
         ...
 
 
+class RunStates(Protocol):
+    """What an engine knows of a run, for calls that are too large to hold it (the SDK's `use_api`)."""
+
+    async def run_events(self, run_id: str) -> list[JsonValue] | None:
+        """What triggered the run; None if there is no such run."""
+        ...
+
+    async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
+        """The results of its finished steps by step id, in the forms that calls carry."""
+        ...
+
+
 class IngressRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One call into `/api/inngest`, after the guard has verified its signature."""
 

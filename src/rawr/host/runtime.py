@@ -294,6 +294,7 @@ def _app_parts(
             event_sink=engine,
             serve_origin=place.serve_url,
             server=inngest,
+            run_states=engine if isinstance(engine, EmbeddedEngine) else None,
         ),
         signing_keys=(keys.engine,) if inngest is None else inngest.signing_keys,
         mac=mac,

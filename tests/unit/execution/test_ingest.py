@@ -252,7 +252,15 @@ def run_on_engine(tmp_path: Path, durable: DurableFunction) -> tuple[EngineRun, 
             clock=clock,
             backoff=lambda _attempt: 1000,
         )
-        ingress = make_ingress([durable], DEPS, signing_key=KEY, event_sink=engine, serve_origin=ORIGIN, app_id="app")
+        ingress = make_ingress(
+            [durable],
+            DEPS,
+            signing_key=KEY,
+            event_sink=engine,
+            serve_origin=ORIGIN,
+            app_id="app",
+            run_states=engine,
+        )
         await engine.prepare()
         await engine.send([OutgoingEvent(name="go", data={"x": 1})])
         while await engine.pending_count():
@@ -263,6 +271,17 @@ def run_on_engine(tmp_path: Path, durable: DurableFunction) -> tuple[EngineRun, 
         return run
 
     return asyncio.run(whole()), calls
+
+
+def test_a_run_that_is_too_large_for_a_call_gets_its_results_from_the_engine(tmp_path: Path) -> None:
+    async def body(_deps: FunctionDeps, steps: Steps, _data: Mapping[str, JsonValue]) -> JsonValue:
+        async def large(_attempt: int) -> JsonValue:
+            return "x" * 1024 * 1024
+
+        return sum([len(await steps.run(str(number), large)) for number in range(6)])
+
+    run, calls = run_on_engine(tmp_path, function(body))
+    assert (run.output, calls) == (6 * 1024 * 1024, 7)
 
 
 def test_steps_of_a_race_run_once_each_and_see_their_attempt(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Final
 from rawr.execution.embedded import jobs, registry, runs
 from rawr.execution.embedded.admission import Candidate, is_admitted
 from rawr.execution.embedded.model import Claim, EngineRunStatus, JobKind, Lease
-from rawr.execution.embedded.protocol import Call
-from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer, stored_fragment
+from rawr.execution.embedded.protocol import CALL_STATE_MAX_BYTES, Call
+from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer
 from rawr.storage.sqlite import one, rows, run
 from rawr.wire import encode_canonical
 
@@ -146,14 +146,16 @@ def _begin_run(at: Transition, run_id: str) -> None:
 def _call(at: Transition, job: Job) -> Call:
     row = one(
         at.connection,
-        "SELECT r.plan_steps, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id WHERE r.run_id = ?",
+        "SELECT r.plan_steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
+        " WHERE r.run_id = ?",
         (job.run_id,),
     )
     assert row is not None
-    _, events = runs.run_events(at, job.run_id)
-    memos = rows(
-        at.connection, "SELECT step_id, memo, memo_canonical FROM steps WHERE run_id = ? ORDER BY seq", (job.run_id,)
-    )
+    plan_steps, state_bytes, max_attempts = row
+    _, triggers = runs.run_events(at.connection, job.run_id)
+    events = tuple(body for _, body in triggers)
+    use_api = state_bytes + sum(event.size_bytes for event in events) > CALL_STATE_MAX_BYTES
+    memos = () if use_api else runs.memos(at.connection, job.run_id)
     return Call(
         fn_id=job.fn_id,
         run_id=job.run_id,
@@ -161,9 +163,11 @@ def _call(at: Transition, job: Job) -> Call:
         request_id=at.new_ulid(),
         step_id=job.step_id,
         attempt=job.attempt,
-        max_attempts=row[1],
+        max_attempts=max_attempts,
         generation=job.generation,
-        plan_steps=bool(row[0]),
-        events=tuple(body for _, body in events),
-        memos=tuple((step_id, stored_fragment(memo, signed)) for step_id, memo, signed in memos),
+        plan_steps=bool(plan_steps),
+        events=events,
+        stack=runs.stack(at.connection, job.run_id) if use_api else tuple(step_id for step_id, _ in memos),
+        memos=memos,
+        use_api=use_api,
     )

@@ -192,6 +192,14 @@ class EmbeddedEngine:
         """Newest first."""
         return await self._store.runs(limit)
 
+    async def run_events(self, run_id: str) -> list[JsonValue] | None:
+        """What triggered the run, for calls that are too large to hold it; None if there is no such run."""
+        return await self._store.run_events(run_id)
+
+    async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
+        """What the run remembers by step id, for calls that are too large to hold it."""
+        return await self._store.run_memos(run_id)
+
     async def pending_count(self) -> int:
         """Jobs that are due, under way or wait for their time, and events that wait for `start`."""
         return await self._store.pending_count()

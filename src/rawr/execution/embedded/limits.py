@@ -18,16 +18,16 @@ from rawr.execution.embedded.functions import (
     RegisteredFunction,
     Throttle,
 )
+from rawr.wire import encode_canonical
 
 PRIORITY_MAX_S: Final = 600
-BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
-"""A batch that has this much starts at once: all of it is part of every call of its run."""
+BATCH_MAX_BYTES: Final = 10 * 1024 * 1024
+"""A batch that has this much starts at once, as with an Inngest server."""
 
 
 def key_of(*parts: str | None) -> str:
     """One short text for a limit and the value of its key, however long that is. None is a part of its own."""
-    text = "\0".join("-" if part is None else f"={part}" for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(encode_canonical(parts)).hexdigest()[:32]
 
 
 def concurrency_key(fn_id: str, concurrency: Concurrency, value: str | None) -> str:

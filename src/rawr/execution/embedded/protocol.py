@@ -34,8 +34,9 @@ from rawr.execution.embedded.outcomes import (
 from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within
 
 STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
-RUN_STATE_MAX_BYTES: Final = 30 * 1024 * 1024
-"""Every call carries all of it, and its events; with those it stays below the 32 MiB that the ingress takes."""
+RUN_STATE_MAX_BYTES: Final = 32 * 1024 * 1024
+CALL_STATE_MAX_BYTES: Final = 4 * 1024 * 1024 - 1024
+"""What a run needs beyond this is not in its calls: the SDK fetches it (`use_api`)."""
 RUN_STEPS_MAX: Final = 1000
 EVENT_MAX_BYTES: Final = 512 * 1024
 ROOT_STEP: Final = "step"
@@ -67,8 +68,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Steps are to be planned, not run on sight: another call of the same run may be under way."""
     events: tuple[Fragment, ...]
     """What triggered the run: one event, or a batch."""
+    stack: tuple[str, ...]
+    """The ids of all finished steps, in the order in which they finished."""
     memos: tuple[tuple[str, Fragment], ...]
-    """Step id and memo of every finished step, in the order in which they finished."""
+    """Step id and memo of every step of the stack; none with `use_api`."""
+    use_api: bool = False
+    """Events and memos are too large for the request; the SDK fetches them."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +95,6 @@ class Answer(Protocol):
 
 def call_request(call: Call, *, key: str, t: int) -> Request:
     """The signed POST of a call; `t` is in Unix seconds."""
-    stack = [step_id for step_id, _ in call.memos]
     body = frame(
         {
             "ctx": {
@@ -104,14 +108,14 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
                 "qi_id": call.job_id,
                 "request_id": call.request_id,
                 "run_id": call.run_id,
-                "stack": {"current": len(stack), "stack": stack},
+                "stack": {"current": len(call.stack), "stack": list(call.stack)},
                 "step_id": call.step_id,
-                "use_api": False,
+                "use_api": call.use_api,
             },
             "event": call.events[0],
-            "events": list(call.events),
+            "events": [] if call.use_api else list(call.events),
             "steps": dict(call.memos),
-            "use_api": False,
+            "use_api": call.use_api,
             "version": 2,
         }
     )

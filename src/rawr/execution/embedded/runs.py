@@ -47,7 +47,7 @@ from rawr.execution.embedded.steps import (
     queue_step,
 )
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
-from rawr.storage.sqlite import one, rows, run
+from rawr.storage.sqlite import Connection, one, rows, run
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +245,7 @@ def _end_events(at: Transition, run_id: str, ending: Ending) -> list[NewEvent]:
 
     Runs that such events started send none.
     """
-    fn_id, triggers = run_events(at, run_id)
+    fn_id, triggers = run_events(at.connection, run_id)
     if triggers[0][0] in (EVENT_FINISHED, EVENT_FAILED, EVENT_CANCELLED):
         return []
     events = [body for _, body in triggers]
@@ -267,24 +267,34 @@ def _end_events(at: Transition, run_id: str, ending: Ending) -> list[NewEvent]:
             return [_internal_event(at, EVENT_CANCELLED, f"{run_id}.cancelled", fn_id, data)]
 
 
-def run_events(at: Transition, run_id: str) -> tuple[str, list[tuple[str, Fragment]]]:
+def run_events(connection: Connection, run_id: str) -> tuple[str, list[tuple[str, Fragment]]]:
     """The function of a run, and name and body of what triggered it."""
-    found = rows(
-        at.connection,
+    ((fn_id, is_batch, *first),) = rows(
+        connection,
         "SELECT r.fn_id, r.is_batch, e.name, e.body, e.body_canonical FROM runs r"
         " JOIN events e ON e.ulid = r.event_ulid WHERE r.run_id = ?",
         (run_id,),
     )
-    ((fn_id, is_batch, *first),) = found
     events: list[Sequence[Any]] = [first]
     if is_batch:
         events[:] = rows(
-            at.connection,
+            connection,
             "SELECT e.name, e.body, e.body_canonical FROM run_events r JOIN events e ON e.ulid = r.event_ulid"
             " WHERE r.run_id = ? ORDER BY r.seq",
             (run_id,),
         )
     return fn_id, [(name, stored_fragment(*body)) for name, *body in events]
+
+
+def memos(connection: Connection, run_id: str) -> tuple[tuple[str, Fragment], ...]:
+    """Step id and memo of the finished steps of a run, in the order in which they finished."""
+    sql = "SELECT step_id, memo, memo_canonical FROM steps WHERE run_id = ? ORDER BY seq"
+    return tuple((step_id, stored_fragment(*memo)) for step_id, *memo in rows(connection, sql, (run_id,)))
+
+
+def stack(connection: Connection, run_id: str) -> tuple[str, ...]:
+    sql = "SELECT step_id FROM steps WHERE run_id = ? ORDER BY seq"
+    return tuple(step_id for (step_id,) in rows(connection, sql, (run_id,)))
 
 
 def _internal_event(at: Transition, name: str, event_id: str, fn_id: str, data: dict[str, Any]) -> NewEvent:

@@ -19,6 +19,7 @@ from rawr.execution.embedded.schema import MIGRATIONS
 from rawr.execution.embedded.transition import Transition
 from rawr.execution.expressions import Expressions
 from rawr.storage.sqlite import Connection, Database, one, rows, run
+from rawr.wire import JsonValue
 
 CRASHES_MAX: Final = 5
 
@@ -179,6 +180,18 @@ class EngineStore:
         """Newest first."""
         sql = f"{_RUNS} ORDER BY r.run_id DESC LIMIT ?"
         return [_engine_run(row) for row in await self._database.read(lambda c: rows(c, sql, (limit,)))]
+
+    async def run_events(self, run_id: str) -> list[JsonValue] | None:
+        """What triggered the run: one event, or a batch. None if there is no such run."""
+        if await self.run(run_id) is None:
+            return None
+        _, found = await self._database.read(lambda c: runs.run_events(c, run_id))
+        return [body.value() for _, body in found]
+
+    async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
+        """The memos of the run's finished steps by step id, in the order in which they finished."""
+        found = await self._database.read(lambda c: runs.memos(c, run_id))
+        return {step_id: memo.value() for step_id, memo in found}
 
     async def _count(self, sql: str, *parameters: int) -> int:
         row = await self._database.read(lambda c: one(c, sql, parameters))
