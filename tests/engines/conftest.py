@@ -66,6 +66,7 @@ class Wire:
         )
         self.seen: list[Seen] = []
         self.bodies: list[JsonValue] = []
+        self.headers: list[Mapping[str, str]] = []
         self.alter: Answer | None = None
 
     async def __call__(
@@ -86,6 +87,7 @@ class Wire:
             step_id = None if query["stepId"] == "step" else query["stepId"]
             self.seen.append(Seen(query["fnId"].removeprefix(f"{APP}-"), step_id, parsed["ctx"]["attempt"]))
             self.bodies.append(parsed)
+            self.headers.append(headers)
         answer = await (self.handler.post(request) if method == "POST" else self.handler.put(request))
         raw = answer.body_bytes()
         assert isinstance(raw, bytes)

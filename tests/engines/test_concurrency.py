@@ -178,10 +178,10 @@ def test_room_is_made_however_a_call_ends(on_bench: Any, how: str) -> None:
             working._slot.free()
         else:
             await working.stop(0.01)
-        assert await bench.engine.run_due() >= 1
-        statuses = {run.status for run in await bench.engine.runs(10)}
-        assert EngineRunStatus.COMPLETED in statuses
-        assert EngineRunStatus.QUEUED not in statuses
+        async with asyncio.timeout(30):
+            while EngineRunStatus.COMPLETED not in {run.status for run in await bench.engine.runs(10)}:
+                await bench.engine.run_due()
+                await asyncio.sleep(0.005)
         await working.stop(0)
 
     limit = [inngest.Concurrency(limit=1)]

@@ -23,11 +23,12 @@ from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
-from rawr.execution.embedded.model import Claim, EngineRun, Ingested, Lease, NewEvent, RunFilter
+from rawr.execution.embedded.model import Claim, EngineRun, Forgotten, Ingested, Lease, NewEvent, RunFilter
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.protocol import call_request, parse_answer, parse_functions, sync_request
 from rawr.execution.embedded.registration import functions_of
+from rawr.execution.embedded.reruns import Rerun
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore, Settled
 from rawr.execution.expressions import Wanted, check
 from rawr.execution.ports import EngineCall, OutgoingEvent
@@ -184,6 +185,23 @@ class EmbeddedEngine:
             after = page.last_run_id
         self._wake.set()
         return cancelled
+
+    async def rerun(self, asked: Rerun) -> str:
+        """Start a new run like an old one, from its beginning or from a step on; its id.
+
+        Raises:
+            RerunRefusedError: there is no such run or step, or its function cannot run now.
+        """
+        run_id = await self._store.rerun(asked)
+        self._wake.set()
+        return run_id
+
+    async def forget(self, before_ms: int) -> Forgotten:
+        """Remove the runs that ended before this time, and the events that came before it and no run is about.
+
+        Their ids count as never used. The file does not shrink; its free pages are used again.
+        """
+        return await self._store.forget(before_ms)
 
     async def run(self, run_id: str) -> EngineRun | None:
         return await self._store.run(run_id)

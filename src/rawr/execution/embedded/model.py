@@ -102,3 +102,12 @@ class EngineRun(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     output: JsonValue
     error: Failure | None
+    rerun_of: str | None
+    """The run that it repeats."""
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """How much was removed."""
+
+    runs: int
+    events: int

@@ -6,6 +6,7 @@ no or wrong signature) is an error, never a completed function.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -127,8 +128,19 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
         "x-inngest-step-id": call.step_id,
         "x-run-id": call.run_id,
         "x-request-id": call.request_id,
+        "traceparent": traceparent(call.run_id, call.request_id),
     }
     return Request(query={"fnId": call.fn_id, "stepId": call.step_id}, headers=headers, body=body.text)
+
+
+def traceparent(run_id: str, request_id: str) -> str:
+    """W3C trace context of a call: all calls of a run are one trace, each call a span that the app's spans are under.
+
+    It follows from the ids, so that whoever knows them finds the trace.
+    """
+    trace_id = hashlib.sha256(run_id.encode()).hexdigest()[:32]
+    span_id = hashlib.sha256(request_id.encode()).hexdigest()[:16]
+    return f"00-{trace_id}-{span_id}-01"
 
 
 def sync_request(url: str, *, key: str, t: int) -> Request:

@@ -190,4 +190,16 @@ CREATE TABLE offers (
 CREATE INDEX offers_by_version ON offers (version);
 """,
     ),
+    Migration(
+        name="runs again, and what is forgotten",
+        sql="""
+ALTER TABLE runs ADD COLUMN rerun_of TEXT;
+ALTER TABLE rate_starts ADD COLUMN until INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runs_ended ON runs (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX runs_by_event ON runs (event_ulid);
+CREATE INDEX run_events_by_event ON run_events (event_ulid);
+CREATE INDEX debounces_by_event ON debounces (event_ulid);
+CREATE INDEX batch_events_by_event ON batch_events (event_ulid);
+""",
+    ),
 )

@@ -56,6 +56,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int
     parent_wait: str | None = None
     """The wait of the step that invoked it."""
+    rerun_of: str | None = None
+    """The run that it repeats."""
 
 
 def start_if_within_rate(at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope) -> None:
@@ -64,14 +66,14 @@ def start_if_within_rate(at: Transition, function: RegisteredFunction, start: St
         start_run(at, function, start, scope)
 
 
-def start_run(at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope) -> None:
-    """Start the run, unless it is one too many of a singleton."""
+def start_run(at: Transition, function: RegisteredFunction, start: Start, scope: LazyScope) -> bool:
+    """Start the run, unless it is one too many of a singleton; whether it started."""
     singleton = _singleton_key(function, scope)
     if singleton is not None and not _takes_singleton(at, function, singleton, start.run_id):
         if start.parent_wait is not None:
             message = f"a run of {function.fn_id} is under way, and it allows one at a time"
             waits.fulfil(at, start.parent_wait, Failure(name="FunctionSkipped", message=message).memo())
-        return
+        return False
     _insert_run(at, function, start, scope, singleton)
     for cancel in function.cancels:
         until_ms = None if cancel.timeout_ms is None else at.now_ms + cancel.timeout_ms
@@ -83,6 +85,7 @@ def start_run(at: Transition, function: RegisteredFunction, start: Start, scope:
     is_due = start.due_ms <= at.now_ms
     due_ms = at.now_ms - priority_ms(scope.number(function.priority)) if is_due else start.due_ms
     discover(at, start.run_id, after_steps=0, due_ms=due_ms, throttle=_throttle_key(function, scope))
+    return True
 
 
 def _insert_run(
@@ -92,7 +95,7 @@ def _insert_run(
     run(
         at.connection,
         "INSERT INTO runs (run_id, fn_id, event_ulid, status, queued_at, parent_wait, key1, key2, finish_timeout,"
-        " singleton, is_batch, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " singleton, is_batch, version, rerun_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             start.run_id,
             function.fn_id,
@@ -105,6 +108,7 @@ def _insert_run(
             singleton,
             int(len(start.event_ulids) > 1),
             function.version,
+            start.rerun_of,
         ),
     )
     if len(start.event_ulids) > 1:
@@ -122,7 +126,7 @@ def _is_within_rate(at: Transition, fn_id: str, limit: RateLimit, scope: LazySco
     counted = one(at.connection, "SELECT count(*) FROM rate_starts WHERE key = ?", (key,))
     if counted is not None and counted[0] >= limit.limit:
         return False
-    run(at.connection, "INSERT INTO rate_starts VALUES (?, ?)", (key, at.now_ms))
+    run(at.connection, "INSERT INTO rate_starts VALUES (?, ?, ?)", (key, at.now_ms, at.now_ms + limit.period_ms))
     return True
 
 

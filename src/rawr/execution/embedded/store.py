@@ -9,12 +9,22 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, jobs, registry, runs, schedules, timers
+from rawr.execution.embedded import claims, events, jobs, registry, retention, runs, schedules, timers
 from rawr.execution.embedded.cancellation import Page, cancel_page
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
-from rawr.execution.embedded.model import Claim, EngineRun, EngineRunStatus, JobKind, Lease, NewEvent, RunFilter
+from rawr.execution.embedded.model import (
+    Claim,
+    EngineRun,
+    EngineRunStatus,
+    Forgotten,
+    JobKind,
+    Lease,
+    NewEvent,
+    RunFilter,
+)
 from rawr.execution.embedded.outcomes import Failure, Outcome
+from rawr.execution.embedded.reruns import Rerun, rerun
 from rawr.execution.embedded.schema import MIGRATIONS
 from rawr.execution.embedded.transition import Transition
 from rawr.execution.expressions import Expressions
@@ -106,6 +116,25 @@ class EngineStore:
 
     async def cancel_page(self, which: RunFilter, after_run_id: str) -> Page:
         return await self._transition(lambda at: cancel_page(at, which, after_run_id))
+
+    async def rerun(self, asked: Rerun) -> str:
+        return await self._transition(lambda at: rerun(at, asked))
+
+    async def forget(self, before_ms: int) -> Forgotten:
+        """Remove what ended or came before this time and is needed for nothing, in many small transactions."""
+        runs_removed, events_removed = 0, 0
+        while removed := await self._transition(lambda at: retention.forget_runs(at, before_ms)):
+            runs_removed += removed
+        after: str | None = ""
+        while after is not None:
+            page = await self._forget_events(before_ms, after)
+            events_removed += page.removed
+            after = page.last_ulid
+        await self._transition(retention.forget_keys)
+        return Forgotten(runs=runs_removed, events=events_removed)
+
+    async def _forget_events(self, before_ms: int, after_ulid: str) -> retention.EventPage:
+        return await self._transition(lambda at: retention.forget_events(at, before_ms, after_ulid))
 
     async def renew(self, lease: Lease) -> None:
         sql = "UPDATE queue SET lease_until = ? WHERE lease_owner = ?"
@@ -216,13 +245,14 @@ class EngineStore:
 
 
 _RUNS: Final = (
-    "SELECT r.run_id, r.fn_id, e.event_id, r.status, r.queued_at, r.ended_at, r.steps, r.output, r.error"
+    "SELECT r.run_id, r.fn_id, e.event_id, r.status, r.queued_at, r.ended_at, r.steps, r.output, r.error,"
+    " r.rerun_of"
     " FROM runs r JOIN events e ON e.ulid = r.event_ulid"
 )
 
 
 def _engine_run(row: Sequence[Any]) -> EngineRun:
-    run_id, fn_id, event_id, status, queued_at, ended_at, steps, output, error = row
+    run_id, fn_id, event_id, status, queued_at, ended_at, steps, output, error, rerun_of = row
     return EngineRun(
         run_id=run_id,
         fn_id=fn_id,
@@ -233,6 +263,7 @@ def _engine_run(row: Sequence[Any]) -> EngineRun:
         steps=steps,
         output=None if output is None else msgspec.json.decode(output),
         error=None if error is None else msgspec.json.decode(error, type=Failure),
+        rerun_of=rerun_of,
     )
 
 
