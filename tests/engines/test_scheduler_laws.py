@@ -213,7 +213,7 @@ class Engines(RuleBasedStateMachine):
         fresh = f"s{self.answers}"
         match what:
             case "finish":
-                return FunctionFinished(output=fragment(len(claim.call.memos)))
+                return FunctionFinished(output=fragment(claim.call.steps))
             case "fail":
                 return CallFailed(failure=Failure(name="E", message="m"), retriable=True)
             case "fan":

@@ -146,16 +146,16 @@ def _begin_run(at: Transition, run_id: str) -> None:
 def _call(at: Transition, job: Job) -> Call:
     row = one(
         at.connection,
-        "SELECT r.plan_steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
+        "SELECT r.plan_steps, r.steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
         " WHERE r.run_id = ?",
         (job.run_id,),
     )
     assert row is not None
-    plan_steps, state_bytes, max_attempts = row
+    plan_steps, steps, state_bytes, max_attempts = row
     _, triggers = runs.run_events(at.connection, job.run_id)
     events = tuple(body for _, body in triggers)
     use_api = state_bytes + sum(event.size_bytes for event in events) > CALL_STATE_MAX_BYTES
-    memos = () if use_api else runs.memos(at.connection, job.run_id)
+    finished = runs.finished_steps(at.connection, job.run_id, with_memos=not use_api)
     return Call(
         fn_id=job.fn_id,
         run_id=job.run_id,
@@ -167,7 +167,8 @@ def _call(at: Transition, job: Job) -> Call:
         generation=job.generation,
         plan_steps=bool(plan_steps),
         events=events,
-        stack=runs.stack(at.connection, job.run_id) if use_api else tuple(step_id for step_id, _ in memos),
-        memos=memos,
+        steps=steps,
+        stack=finished.stack,
+        memos=finished.memos,
         use_api=use_api,
     )

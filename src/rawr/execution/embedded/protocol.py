@@ -69,10 +69,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Steps are to be planned, not run on sight: another call of the same run may be under way."""
     events: tuple[Fragment, ...]
     """What triggered the run: one event, or a batch."""
-    stack: tuple[str, ...]
-    """The ids of all finished steps, in the order in which they finished."""
-    memos: tuple[tuple[str, Fragment], ...]
-    """Step id and memo of every step of the stack; none with `use_api`."""
+    steps: int
+    """How many steps have finished."""
+    stack: Fragment
+    """A list of their ids, in the order in which they finished."""
+    memos: Fragment
+    """An object of their memos by id; empty with `use_api`."""
     use_api: bool = False
     """Events and memos are too large for the request; the SDK fetches them."""
 
@@ -109,13 +111,13 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
                 "qi_id": call.job_id,
                 "request_id": call.request_id,
                 "run_id": call.run_id,
-                "stack": {"current": len(call.stack), "stack": list(call.stack)},
+                "stack": {"current": call.steps, "stack": call.stack},
                 "step_id": call.step_id,
                 "use_api": call.use_api,
             },
             "event": call.events[0],
             "events": [] if call.use_api else list(call.events),
-            "steps": dict(call.memos),
+            "steps": call.memos,
             "use_api": call.use_api,
             "version": 2,
         }

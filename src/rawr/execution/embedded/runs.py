@@ -7,7 +7,7 @@ job and the next job appear together or not at all. Nothing here calls anybody o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -48,6 +48,15 @@ from rawr.execution.embedded.steps import (
 )
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
 from rawr.storage.sqlite import Connection, one, rows, run
+
+_MEMOS: Final = (
+    "SELECT '{' || coalesce(group_concat(json_quote(step_id) || ':' || memo, ',' ORDER BY step_id), '') || '}',"
+    " count(memo_canonical) FROM steps WHERE run_id = ?"
+)
+_MEMOS_CANONICAL: Final = (
+    "SELECT '{' || group_concat(json_quote(step_id) || ':' || coalesce(memo_canonical, memo), ',' ORDER BY step_id)"
+    " || '}' FROM steps WHERE run_id = ?"
+)
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,15 +295,30 @@ def run_events(connection: Connection, run_id: str) -> tuple[str, list[tuple[str
     return fn_id, [(name, stored_fragment(*body)) for name, *body in events]
 
 
-def memos(connection: Connection, run_id: str) -> tuple[tuple[str, Fragment], ...]:
-    """Step id and memo of the finished steps of a run, in the order in which they finished."""
-    sql = "SELECT step_id, memo, memo_canonical FROM steps WHERE run_id = ? ORDER BY seq"
-    return tuple((step_id, stored_fragment(*memo)) for step_id, *memo in rows(connection, sql, (run_id,)))
+class FinishedSteps(msgspec.Struct, frozen=True, kw_only=True):
+    stack: Fragment
+    """A list of step ids, in the order in which they finished."""
+    memos: Fragment
+    """An object of memos by step id."""
 
 
-def stack(connection: Connection, run_id: str) -> tuple[str, ...]:
-    sql = "SELECT step_id FROM steps WHERE run_id = ? ORDER BY seq"
-    return tuple(step_id for (step_id,) in rows(connection, sql, (run_id,)))
+def finished_steps(connection: Connection, run_id: str, *, with_memos: bool) -> FinishedSteps:
+    """What every call of the run carries. SQLite puts the text together: a run of many steps costs no loop here.
+
+    The keys of the object are sorted, as RFC 8785 wants them.
+    """
+    sql = "SELECT json_group_array(step_id ORDER BY seq) FROM steps WHERE run_id = ?"
+    ((stack,),) = rows(connection, sql, (run_id,))
+    memos = _memos(connection, run_id) if with_memos else Fragment(b"{}")
+    return FinishedSteps(stack=Fragment(stack.encode()), memos=memos)
+
+
+def _memos(connection: Connection, run_id: str) -> Fragment:
+    ((text, differs),) = rows(connection, _MEMOS, (run_id,))
+    if not differs:
+        return stored_fragment(text, None)
+    ((canonical,),) = rows(connection, _MEMOS_CANONICAL, (run_id,))
+    return stored_fragment(text, canonical)
 
 
 def _internal_event(at: Transition, name: str, event_id: str, fn_id: str, data: dict[str, Any]) -> NewEvent:

@@ -218,9 +218,10 @@ class EngineStore:
         return [body.value() for _, body in found]
 
     async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
-        """The memos of the run's finished steps by step id, in the order in which they finished."""
-        found = await self._database.read(lambda c: runs.memos(c, run_id))
-        return {step_id: memo.value() for step_id, memo in found}
+        """The memos of the run's finished steps by step id."""
+        found = await self._database.read(lambda c: runs.finished_steps(c, run_id, with_memos=True))
+        memos: dict[str, JsonValue] = found.memos.value()
+        return memos
 
     async def _count(self, sql: str, *parameters: int) -> int:
         row = await self._database.read(lambda c: one(c, sql, parameters))
