@@ -1,6 +1,7 @@
 """Hosts that share one instance and are killed; a program, because only a process can be killed with -9.
 
     household.py kill <root> <seed> <kills>     two hosts; again and again one of them is killed at a random moment
+    household.py deadly <root>                  one host, with a function that exits its process
     household.py boundaries <root>              one host; killed before and after each of its transactions in turn
 
 Every step that runs is written to a log with the life it ran in, and so is every death, before it happens. One JSON
@@ -27,6 +28,7 @@ from tests.engines.conftest import KEY, Wire
 from rawr.clock import SystemClock
 from rawr.execution.embedded.engine import EmbeddedEngine, EngineTimes
 from rawr.execution.embedded.schema import MIGRATIONS
+from rawr.execution.embedded.store import CRASHES_MAX
 from rawr.execution.ports import OutgoingEvent
 from rawr.storage.sqlite import Database, rows
 
@@ -37,9 +39,10 @@ LIMIT = 3
 class Life:
     """One life of one host: what it does is written down under its number."""
 
-    def __init__(self, root: Path, number: int) -> None:
+    def __init__(self, root: Path, number: int, crashes_max: int = 1000) -> None:
         self.root = root
         self.number = number
+        self.crashes_max = crashes_max
 
     def log(self, what: str) -> None:
         descriptor = os.open(self.root / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -51,6 +54,9 @@ class Life:
         await asyncio.sleep(0.002)
         self.log(f"leave {run_id} {name}")
         return name
+
+    async def exit(self) -> None:
+        os._exit(1)
 
     def functions(self, client: inngest.Inngest) -> Sequence[inngest.Function[Any]]:
         """Steps one after another under a limit; and a parent with parallel steps, a sleep, a wait and a child."""
@@ -70,6 +76,9 @@ class Life:
         async def child(ctx: inngest.Context) -> str:
             return await ctx.step.run("child", self.step, ctx.run_id, "child")
 
+        async def deadly(ctx: inngest.Context) -> None:
+            await ctx.step.run("die", self.exit)
+
         async def listener(ctx: inngest.Context) -> str:
             return await ctx.step.run("heard", self.step, ctx.run_id, "heard")
 
@@ -78,6 +87,7 @@ class Life:
         return [
             client.create_function(fn_id="count", trigger=trigger(event="count"), concurrency=limit)(count),
             client.create_function(fn_id="parent", trigger=trigger(event="parent"))(parent),
+            client.create_function(fn_id="deadly", trigger=trigger(event="deadly"))(deadly),
             client.create_function(fn_id="child", trigger=trigger(event="never"))(child),
             client.create_function(fn_id="listener", trigger=trigger(event="told"))(listener),
         ]
@@ -101,7 +111,7 @@ def engine_of(life: Life) -> EmbeddedEngine:
             clock=SystemClock(),
             backoff=lambda _attempt: 50,
             times=EngineTimes(sweep_s=0.1),
-            crashes_max=1000,
+            crashes_max=life.crashes_max,
         )
     )
     return engine[0]
@@ -117,10 +127,11 @@ async def live(life: Life, started: int) -> None:
     await engine.stop(1)
 
 
-async def send_all(root: Path, counts: int, families: int) -> None:
+async def send_all(root: Path, counts: int, families: int, deadly: int = 0) -> None:
     engine = engine_of(Life(root, 0))
     events = [OutgoingEvent(name="count", data={}, event_id=f"c{n}") for n in range(counts)]
     events += [OutgoingEvent(name="parent", data={}, event_id=f"p{n}") for n in range(families)]
+    events += [OutgoingEvent(name="deadly", data={}) for _ in range(deadly)]
     await engine.send(events)
     await engine.stop(0)
 
@@ -168,6 +179,14 @@ def wait_for_progress(log: Path, size_bytes: int) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and (not log.exists() or log.stat().st_size < goal_bytes):
         time.sleep(0.001)
+
+
+def deadly(root: Path) -> None:
+    asyncio.run(send_all(root, 10, 0, 1))
+    lives = 1
+    while wait_for(in_a_child(Life(root, lives, CRASHES_MAX))) != 0:
+        lives += 1
+    print(json.dumps({"lives": lives, **result(root)}))
 
 
 def boundaries(root: Path) -> None:
@@ -226,5 +245,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["kill", root, seed, kills]:
             kill(Path(root), int(seed), int(kills))
+        case ["deadly", root]:
+            deadly(Path(root))
         case ["boundaries", root]:
             boundaries(Path(root))

@@ -367,8 +367,11 @@ class EmbeddedEngine:
         try:
             async with asyncio.timeout(self._times.call_timeout_s):
                 answer = await self._call("POST", request.query, request.headers, request.body)
-        # Whatever the way to the functions raises is a failed call; it is tried again like any other.
-        except Exception as error:  # noqa: BLE001
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        # Whatever else comes out of functions in this process, or of the way to them, is a failed call. Even a
+        # BaseException: it was not meant for us, and a call without an outcome would be held for as long as we live.
+        except BaseException as error:  # noqa: BLE001
             message = f"the call did not get through: {type(error).__name__}: {str(error)!a}"
             return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
         return parse_answer(answer, keys=(self._key,))
