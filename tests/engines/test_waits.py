@@ -301,3 +301,28 @@ def test_a_trigger_with_a_condition_starts_a_run_only_when_it_holds(on_bench: An
 
     trigger = inngest.TriggerEvent(event="go", expression="event.data.n > 1")
     on_bench(lambda client: [client.create_function(fn_id="fn", trigger=trigger)(fn)], scenario)
+
+
+def test_an_event_is_matched_with_the_one_run_of_many_that_looks_for_its_value(on_bench: Any) -> None:
+    async def scenario(bench: Any) -> None:
+        for n in range(60):
+            await bench.send(of=n)
+        await bench.send()  # waits for what no event can be
+        await bench.engine.run_due()
+        asked: list[str] = []
+        expressions = bench.engine._store._expressions
+        is_true = expressions.is_true
+
+        def noting(text: str, scope: Any) -> bool:
+            asked.append(text)
+            return bool(is_true(text, scope))
+
+        expressions.is_true = noting
+        await bench.send("news", about=17.0)
+        await bench.send("news")
+        await bench.engine.run_due()
+        done = [run for run in await bench.engine.runs(100) if run.status is EngineRunStatus.COMPLETED]
+        assert [run.output for run in done] == [["news", {"about": 17.0}]]
+        assert len(asked) <= 2  # nobody else was asked
+
+    on_bench(waiting_function(if_exp="event.data.of == async.data.about"), scenario)

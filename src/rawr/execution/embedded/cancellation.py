@@ -9,14 +9,15 @@ from typing import Final
 
 import msgspec
 
+from rawr.execution.embedded.interest import Interest, concerned
 from rawr.execution.embedded.model import NewEvent, RunFilter
 from rawr.execution.embedded.runs import Cancelled, end_run
 from rawr.execution.embedded.transition import Transition, stored_fragment
-from rawr.execution.embedded.waits import holds
 from rawr.execution.expressions import Scope
 from rawr.storage.sqlite import rows
 
 PAGE: Final = 200
+_CANCELLED_BY: Final = Interest(table="cancels", row_id="run_id", valid="(i.until IS NULL OR i.until > :now)")
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,16 +30,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 def cancel_by_event(at: Transition, event: NewEvent) -> None:
     """Cancel the runs whose function said so for this event. They are older than it: it has not been routed before."""
-    found = rows(
-        at.connection,
-        "SELECT c.run_id, c.condition, e.body, e.body_canonical FROM cancels c JOIN runs r ON r.run_id = c.run_id"
-        " JOIN events e ON e.ulid = r.event_ulid WHERE c.event_name = ? AND (c.until IS NULL OR c.until > ?)",
-        (event.name, at.now_ms),
-    )
-    candidate = event.body.value() if found else None
-    for run_id, condition, *trigger in found:
-        if condition is None or holds(at, condition, stored_fragment(*trigger).value(), candidate):
-            end_run(at, run_id, Cancelled(reason=f"cancelled by the event {event.name}"))
+    for run_id in concerned(at, event, _CANCELLED_BY):
+        end_run(at, run_id, Cancelled(reason=f"cancelled by the event {event.name}"))
 
 
 def cancel_page(at: Transition, which: RunFilter, after_run_id: str) -> Page:

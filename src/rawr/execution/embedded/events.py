@@ -76,7 +76,7 @@ def _route(at: Transition, event: NewEvent) -> None:
         _invoke(at, event)
         return
     # Waits and cancellations come first, for runs that are older than the event: not for those that it starts.
-    waits.match_event(at, event.name, event.body)
+    waits.match_event(at, event)
     cancel_by_event(at, event)
     _start_runs(at, event)
 

@@ -202,4 +202,17 @@ CREATE INDEX debounces_by_event ON debounces (event_ulid);
 CREATE INDEX batch_events_by_event ON batch_events (event_ulid);
 """,
     ),
+    Migration(
+        name="waits and cancellations by the value they look for",
+        sql="""
+ALTER TABLE waits ADD COLUMN match_path TEXT;
+ALTER TABLE waits ADD COLUMN match_key TEXT;
+ALTER TABLE cancels ADD COLUMN match_path TEXT;
+ALTER TABLE cancels ADD COLUMN match_key TEXT;
+DROP INDEX waits_by_event;
+DROP INDEX cancels_by_event;
+CREATE INDEX waits_by_event ON waits (event_name, match_path, match_key) WHERE event_name IS NOT NULL;
+CREATE INDEX cancels_by_event ON cancels (event_name, match_path, match_key);
+""",
+    ),
 )

@@ -10,6 +10,7 @@ import msgspec
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.functions import RateLimit, RegisteredFunction, SingletonMode
+from rawr.execution.embedded.interest import place_of
 from rawr.execution.embedded.limits import concurrency_key, key_of, priority_ms
 from rawr.execution.embedded.model import EngineRunStatus
 from rawr.execution.embedded.outcomes import Failure
@@ -18,6 +19,7 @@ from rawr.execution.embedded.steps import discover
 from rawr.execution.embedded.transition import TimerKind, Transition, set_timer
 from rawr.execution.expressions import Scope
 from rawr.storage.sqlite import one, run
+from rawr.wire import JsonValue
 
 
 class LazyScope:
@@ -32,6 +34,9 @@ class LazyScope:
     def size_bytes(self) -> int:
         return self._body.size_bytes
 
+    def event(self) -> JsonValue:
+        return self._body.value()
+
     def holds(self, condition: str) -> bool:
         return self._expressions.is_true(condition, self._read())
 
@@ -43,7 +48,7 @@ class LazyScope:
 
     def _read(self) -> Scope:
         if self._scope is None:
-            self._scope = Scope(self._body.value())
+            self._scope = Scope(self.event())
         return self._scope
 
 
@@ -77,8 +82,9 @@ def start_run(at: Transition, function: RegisteredFunction, start: Start, scope:
     _insert_run(at, function, start, scope, singleton)
     for cancel in function.cancels:
         until_ms = None if cancel.timeout_ms is None else at.now_ms + cancel.timeout_ms
-        values = (start.run_id, cancel.event_name, cancel.condition, until_ms)
-        run(at.connection, "INSERT INTO cancels VALUES (?, ?, ?, ?)", values)
+        place = place_of(cancel.condition, scope.event)
+        values = (start.run_id, cancel.event_name, cancel.condition, until_ms, *place)
+        run(at.connection, "INSERT INTO cancels VALUES (?, ?, ?, ?, ?, ?)", values)
     if function.start_timeout_ms is not None:
         due_ms = start.due_ms + function.start_timeout_ms
         set_timer(at, f"{start.run_id}|start", TimerKind.START, due_ms, run_id=start.run_id)

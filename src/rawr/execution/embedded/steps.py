@@ -9,8 +9,19 @@ from rawr.execution.embedded import jobs
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind
 from rawr.execution.embedded.protocol import ROOT_STEP
-from rawr.execution.embedded.transition import Transition, stored_texts
-from rawr.storage.sqlite import one, run
+from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
+from rawr.storage.sqlite import Connection, one, run
+
+
+def trigger_of(connection: Connection, run_id: str) -> Fragment:
+    """The event that triggered the run, the first one of a batch."""
+    row = one(
+        connection,
+        "SELECT e.body, e.body_canonical FROM runs r JOIN events e ON e.ulid = r.event_ulid WHERE r.run_id = ?",
+        (run_id,),
+    )
+    assert row is not None
+    return stored_fragment(*row)
 
 
 def finish_step(at: Transition, run_id: str, step_id: str, name: str, memo: Fragment, *, attempt: int = 0) -> None:

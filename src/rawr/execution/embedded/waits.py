@@ -9,16 +9,20 @@ from typing import Final
 
 from rawr.execution.embedded.durations import wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment
+from rawr.execution.embedded.interest import Interest, concerned, place_of
 from rawr.execution.embedded.model import EVENT_INVOKED, Invocation, NewEvent
 from rawr.execution.embedded.outcomes import EventAwaited, Failure, FunctionInvoked
 from rawr.execution.embedded.protocol import EVENT_MAX_BYTES
-from rawr.execution.embedded.steps import discover_after, finish_step
-from rawr.execution.embedded.transition import TimerKind, Transition, set_timer, stored_fragment
-from rawr.execution.expressions import ExpressionInvalidError, Scope, Wanted, check
-from rawr.storage.sqlite import one, rows, run
-from rawr.wire import JsonValue
+from rawr.execution.embedded.steps import discover_after, finish_step, trigger_of
+from rawr.execution.embedded.transition import TimerKind, Transition, set_timer
+from rawr.execution.expressions import ExpressionInvalidError, Wanted, check
+from rawr.storage.sqlite import one, run
 
-_OPEN: Final = "INSERT OR IGNORE INTO waits VALUES (?, ?, ?, ?, ?, ?) RETURNING 1"
+_WAITING: Final = Interest(table="waits", row_id="wait_id")
+_OPEN: Final = (
+    "INSERT OR IGNORE INTO waits (wait_id, run_id, step_id, name, event_name, condition, match_path, match_key)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING 1"
+)
 _CLOSE: Final = "DELETE FROM waits WHERE wait_id = ? RETURNING run_id, step_id, name, event_name"
 
 
@@ -34,7 +38,8 @@ def await_event(at: Transition, run_id: str, op: EventAwaited) -> Failure | None
     except ExpressionInvalidError as error:
         return Failure(name="WaitInvalid", message=f"wait {op.name!r}: {error.message}")
     wait_id = _wait_id(run_id, op.step_id)
-    opened = one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, op.event_name, op.condition))
+    place = place_of(op.condition, lambda: trigger_of(at.connection, run_id).value())
+    opened = one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, op.event_name, op.condition, *place))
     if opened is not None:
         set_timer(at, wait_id, TimerKind.WAIT, due_ms, run_id=run_id)
     return None
@@ -52,7 +57,7 @@ def await_function(at: Transition, run_id: str, op: FunctionInvoked) -> Failure 
     if event.body.size_bytes > EVENT_MAX_BYTES:
         message = f"the data for {op.fn_id} makes an event of {event.body.size_bytes} bytes; the limit is"
         return Failure(name="InvokeInvalid", message=f"{message} {EVENT_MAX_BYTES}")
-    if one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, None, None)) is not None:
+    if one(at.connection, _OPEN, (wait_id, run_id, op.step_id, op.name, None, None, None, None)) is not None:
         at.emitted.append(event)
         if due_ms is not None:
             set_timer(at, wait_id, TimerKind.WAIT, due_ms, run_id=run_id)
@@ -79,24 +84,10 @@ def expire(at: Transition, wait_id: str) -> None:
     fulfil(at, wait_id, NULL if row[0] is not None else Failure(name="InvokeTimeout", message=message).memo())
 
 
-def match_event(at: Transition, event_name: str, body: Fragment) -> None:
+def match_event(at: Transition, event: NewEvent) -> None:
     """End the waits that this event fulfils. It came after they began, or it would have been routed before."""
-    found = rows(
-        at.connection,
-        "SELECT w.wait_id, w.condition, e.body, e.body_canonical FROM waits w JOIN runs r ON r.run_id = w.run_id"
-        " JOIN events e ON e.ulid = r.event_ulid WHERE w.event_name = ? ORDER BY w.wait_id",
-        (event_name,),
-    )
-    if not found:
-        return
-    candidate = body.value()
-    for wait_id, condition, *trigger in found:
-        if condition is None or holds(at, condition, stored_fragment(*trigger).value(), candidate):
-            fulfil(at, wait_id, body)
-
-
-def holds(at: Transition, condition: str, trigger: JsonValue, candidate: JsonValue) -> bool:
-    return at.expressions.is_true(condition, Scope(trigger, candidate))
+    for wait_id in concerned(at, event, _WAITING):
+        fulfil(at, wait_id, event.body)
 
 
 def _wait_id(run_id: str, step_id: str) -> str:
