@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 import rawr.execution.ingest  # noqa: F401 - first: it imports the SDK without its deprecation warnings
-from rawr.execution.embedded.engine import EmbeddedEngine, EngineTimes
+from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.embedded.model import EngineRun
+from rawr.execution.embedded.worker import EngineTimes
 from rawr.execution.ports import IngressResponse, OutgoingEvent
 from rawr.testing.clock import FakeClock
 from rawr.wire import JsonValue

@@ -26,9 +26,10 @@ import inngest
 from tests.engines.conftest import KEY, Wire
 
 from rawr.clock import SystemClock
-from rawr.execution.embedded.engine import EmbeddedEngine, EngineTimes
+from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.embedded.schema import MIGRATIONS
 from rawr.execution.embedded.store import CRASHES_MAX
+from rawr.execution.embedded.worker import EngineTimes
 from rawr.execution.ports import OutgoingEvent
 from rawr.storage.sqlite import Database, rows
 

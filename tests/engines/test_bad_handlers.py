@@ -12,8 +12,8 @@ from typing import Any
 import inngest
 import pytest
 
-from rawr.execution.embedded.engine import EngineTimes
 from rawr.execution.embedded.model import EngineRunStatus
+from rawr.execution.embedded.worker import EngineTimes
 
 TRIGGER = inngest.TriggerEvent(event="go")
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ async def answer(ctx: inngest.Context) -> Any:
 )
 def test_a_function_that_misbehaves_does_not_disturb_the_others(on_bench: Any, how: str, outcome: Any) -> None:
     async def scenario(bench: Any) -> None:
-        bench.engine._times = EngineTimes(call_timeout_s=0.2)
+        bench.engine._worker._times = EngineTimes(call_timeout_s=0.2)
         await bench.send(how=how)
         for _ in range(5):
             await bench.send()

@@ -173,7 +173,7 @@ def test_room_is_made_however_a_call_ends(on_bench: Any, how: str) -> None:
             (first, *_) = reversed(await bench.engine.runs(10))
             await bench.engine.cancel(first.run_id)
         elif how == "die":
-            for task in [*working._loops, *working._calls]:
+            for task in [*working._worker._loops, *working._worker._calls]:
                 task.cancel()
             working._slot.free()
         else:
@@ -194,8 +194,8 @@ def test_a_limit_that_is_raised_lets_those_go_that_wait(on_bench: Any) -> None:
     async def scenario(bench: Any) -> None:
         for _ in range(6):
             await bench.send("fn")
-        store = bench.engine._store
-        await store.claim(bench.engine._lease(), bench.engine._serves, 10)  # one is taken, five are parked
+        worker = bench.engine._worker
+        await bench.engine._store.claim(worker.lease(), worker._serves, 10)  # one is taken, five are parked
         bench.wire = type(bench.wire)(measured(gauge, concurrency=[inngest.Concurrency(limit=5)]))
         raised = bench.another()
         await raised.prepare()

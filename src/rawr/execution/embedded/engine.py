@@ -1,55 +1,37 @@
-"""The embedded engine: accepts events, claims what is due and calls the durable functions until runs have ended.
+"""The embedded engine: accepts events and runs the durable functions that they trigger until the runs have ended.
 
-It moves work between the store and the functions and decides nothing: transitions are in `runs`, the meaning of
-answers in `protocol`. Nothing it has accepted or memoised is lost when the process dies at any moment.
+This is its door, and its place among the engines of one file: what it serves, and what it takes over from the dead.
+The work itself is in `worker`. Nothing it has accepted or memoised is lost when the process dies at any moment.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from rawr.clock import Clock
-from rawr.errors import StorageError
 from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
-from rawr.execution.embedded.model import Claim, EngineRun, Forgotten, Ingested, Lease, NewEvent, RunFilter
-from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
+from rawr.execution.embedded.model import EngineRun, Forgotten, Ingested, NewEvent, RunFilter
 from rawr.execution.embedded.owners import SlotLock
-from rawr.execution.embedded.protocol import call_request, parse_answer, parse_functions, sync_request
+from rawr.execution.embedded.protocol import parse_functions, sync_request
 from rawr.execution.embedded.registration import functions_of
 from rawr.execution.embedded.reruns import Rerun
-from rawr.execution.embedded.store import CRASHES_MAX, EngineStore, Settled
+from rawr.execution.embedded.store import CRASHES_MAX, EngineStore
+from rawr.execution.embedded.worker import EngineTimes, Worker
 from rawr.execution.expressions import Wanted, check
 from rawr.execution.ports import EngineCall, OutgoingEvent
-from rawr.storage.lock import LockTimeoutError
 from rawr.wire import JsonValue
 
-_TRANSIENT: Final = (StorageError, LockTimeoutError)
-"""What may pass by itself: a full disk, another process that holds the file for long."""
 _log: Final = logging.getLogger(__name__)
-
-
-class EngineTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the engine waits for what."""
-
-    lease_ms: int = 30_000
-    call_timeout_s: float = 2 * 3600.0
-    poll_busy_s: float = 0.010
-    poll_idle_s: float = 0.250
-    sweep_s: float = 1.0
-    storage_retry_s: float = 1.0
-    """Between two tries to write the outcome of a call, when the disk refuses."""
 
 
 class EmbeddedEngine:
@@ -86,7 +68,6 @@ class EmbeddedEngine:
         self._key = signing_key
         self._clock = clock
         self._serve_url = serve_url
-        self._max_calls = max_calls
         self._times = times or EngineTimes()
         self._steady_ms = steady_ms
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
@@ -94,11 +75,16 @@ class EmbeddedEngine:
         self._owner = secrets.token_hex(8)
         self._app_id: str | None = None
         self._functions: tuple[RegisteredFunction, ...] = ()
-        self._serves: dict[str, str] = {}
-        self._calls: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
-        self._wake = asyncio.Event()
-        self._accepting_work = False
+        self._worker = Worker(
+            self._store,
+            owner=self._owner,
+            call=call,
+            signing_key=signing_key,
+            clock=clock,
+            times=self._times,
+            max_calls=max_calls,
+            sweep=self.sweep,
+        )
         self._stopped = False
 
     async def start(self) -> None:
@@ -108,8 +94,7 @@ class EmbeddedEngine:
             SyncRefusedError, UnsupportedFunctionError: the functions cannot be registered.
         """
         await self.prepare()
-        self._accepting_work = True
-        self._loops = [asyncio.create_task(self._work()), asyncio.create_task(self._renew())]
+        self._worker.start()
 
     async def prepare(self) -> None:
         """Everything of `start` but the work itself; `run_due` then does that step by step."""
@@ -127,11 +112,7 @@ class EmbeddedEngine:
         if self._stopped:
             return
         self._stopped = True
-        self._accepting_work = False
-        await _cancelled(self._loops[:1])
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=drain_s)  # their leases are still renewed meanwhile
-        await _cancelled([*self._loops, *self._calls])
+        await self._worker.drain(drain_s)
         try:
             await self._store.release(self._owner)
         finally:
@@ -157,14 +138,14 @@ class EmbeddedEngine:
         return Ingested(ids=await self._accept(parsed.events), refusal=parsed.refusal)
 
     async def _accept(self, events: Sequence[NewEvent]) -> list[str]:
-        await self._store.accept(events, route_now=bool(self._serves))
-        self._wake.set()
+        await self._store.accept(events, route_now=self._app_id is not None)
+        self._worker.wake()
         return [event.ulid for event in events]
 
     async def cancel(self, run_id: str, reason: str = "cancelled") -> bool:
         """End a run at once; False if there is none or it has ended. The answer of a call under way is dropped."""
         cancelled = await self._store.cancel(run_id, reason)
-        self._wake.set()
+        self._worker.wake()
         return cancelled
 
     async def cancel_where(self, which: RunFilter) -> list[str]:
@@ -183,7 +164,7 @@ class EmbeddedEngine:
             page = await self._store.cancel_page(which, after)
             cancelled += page.cancelled
             after = page.last_run_id
-        self._wake.set()
+        self._worker.wake()
         return cancelled
 
     async def rerun(self, asked: Rerun) -> str:
@@ -193,7 +174,7 @@ class EmbeddedEngine:
             RerunRefusedError: there is no such run or step, or its function cannot run now.
         """
         run_id = await self._store.rerun(asked)
-        self._wake.set()
+        self._worker.wake()
         return run_id
 
     async def forget(self, before_ms: int) -> Forgotten:
@@ -231,11 +212,8 @@ class EmbeddedEngine:
 
         For drivers with a clock of their own; the background work of `start` does the same by itself.
         """
-        made = 0
         await self.sweep()
-        while claims := await self._store.claim(self._lease(), self._serves, self._max_calls):
-            made += sum(await asyncio.gather(*[self._drive(claim) for claim in claims]))
-        return made
+        return await self._worker.run_due()
 
     async def sweep(self) -> int:
         """Free what dead engines held and start what waits to be routed; how much there was of both."""
@@ -267,7 +245,7 @@ class EmbeddedEngine:
             return
         _log.warning("the clock was set by %+.1f s", jump_ms / 1000)
         self._leases_doubted_until_ms = self._steady_ms() + self._times.lease_ms
-        await self._store.renew(self._lease())
+        await self._store.renew(self._worker.lease())
         await self._store.mend_clock()
 
     def _doubts_leases(self) -> bool:
@@ -278,125 +256,6 @@ class EmbeddedEngine:
         answer = await self._call("PUT", request.query, request.headers, request.body)
         app = parse_functions(answer, keys=(self._key,))
         self._functions = functions_of(app["functions"], app.get("appVersion"))
-        self._app_id = app["app_id"]
         await self._store.register(app["app_id"], self._functions, self._owner)
-        self._serves = {function.fn_id: function.version for function in self._functions}
-
-    async def _work(self) -> None:
-        """Claim and call for ever. A refusing disk is waited for: leases and events are safe meanwhile."""
-        swept_at = time.monotonic()
-        wait_s = self._times.poll_busy_s
-        while not self._stopped:
-            self._wake.clear()
-            try:
-                if time.monotonic() - swept_at >= self._times.sweep_s:
-                    swept_at = time.monotonic()
-                    await self.sweep()
-                free = self._max_calls - len(self._calls)
-                claims = await self._store.claim(self._lease(), self._serves, free) if free > 0 else []
-                for claim in claims:
-                    self._begin(self._drive(claim))
-                if claims:
-                    wait_s = self._times.poll_busy_s
-                    continue
-                seen_version = self._store.data_version()
-                next_due_ms = await self._store.next_due_ms()
-                wait_s = await self._idle(seen_version, next_due_ms, wait_s)
-            except _TRANSIENT as error:
-                _log.warning("the engine waits for its file: %s", error.code)
-                await asyncio.sleep(self._times.storage_retry_s)
-            # A loop that ended on a fault of ours would look like an engine with nothing to do.
-            except Exception:  # noqa: BLE001
-                _log.exception("the engine could not look for work, and tries again")
-                await asyncio.sleep(self._times.storage_retry_s)
-
-    async def _idle(self, seen_version: int, next_due_ms: int | None, wait_s: float) -> float:
-        """Wait until there may be something to claim; how long to wait the next time.
-
-        Our own events and calls wake us at once. Those of other processes show as a new version of the file, which
-        is polled more and more seldom while nothing happens.
-        """
-        due_s = self._times.sweep_s if next_due_ms is None else (next_due_ms - self._clock.now_ms()) / 1000
-        # What is due and was not claimed has no room, or is for functions of another process: look again soon.
-        limit_s = wait_s if due_s <= 0 else min(due_s, self._times.sweep_s)
-        ends_at = time.monotonic() + limit_s
-        while (left_s := ends_at - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake-up.
-                async with asyncio.timeout(min(wait_s, left_s)):
-                    await self._wake.wait()
-            if self._wake.is_set() or self._store.data_version() != seen_version:
-                return self._times.poll_busy_s
-            wait_s = min(wait_s * 2, self._times.poll_idle_s)
-        return wait_s
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._times.lease_ms / 3000)
-            try:
-                await self._store.renew(self._lease())
-            except Exception:  # noqa: BLE001 - an expired lease is fenced when the result is written
-                _log.exception("the engine could not renew its leases, and tries again")
-
-    def _begin(self, work: Coroutine[Any, Any, int]) -> None:
-        task: asyncio.Task[Any] = asyncio.create_task(work)
-        self._calls.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._calls.discard(task)
-        self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a call could not be settled; its job is delivered again after a restart", exc_info=error)
-
-    async def _drive(self, claim: Claim) -> int:
-        """Make a claimed call, and the ones that directly follow it in its run; how many."""
-        made = 0
-        following: Claim | None = claim
-        while following is not None:
-            made += 1
-            outcome = await self._make(following)
-            settled = await self._settle(following, outcome)
-            following = settled.next_claim
-            if settled.more_due or following is None:
-                self._wake.set()
-        return made
-
-    async def _make(self, claim: Claim) -> Outcome:
-        request = call_request(claim.call, key=self._key, t=self._clock.now_ms() // 1000)
-        try:
-            async with asyncio.timeout(self._times.call_timeout_s):
-                answer = await self._call("POST", request.query, request.headers, request.body)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        # Whatever else comes out of functions in this process, or of the way to them, is a failed call. Even a
-        # BaseException: it was not meant for us, and a call without an outcome would be held for as long as we live.
-        except BaseException as error:  # noqa: BLE001
-            message = f"the call did not get through: {type(error).__name__}: {str(error)!a}"
-            return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
-        return parse_answer(answer, keys=(self._key,))
-
-    async def _settle(self, claim: Claim, outcome: Outcome) -> Settled:
-        """Write the outcome, for as long as the disk takes: the work is done and must not be done again."""
-        while True:
-            has_room = self._accepting_work and len(self._calls) < self._max_calls
-            try:
-                return await self._store.settle(claim, outcome, next_lease=self._lease() if has_room else None)
-            except _TRANSIENT as error:
-                _log.warning("the result of a call waits to be written: %s", error.code)
-                await asyncio.sleep(self._times.storage_retry_s)
-            except Exception as error:
-                if isinstance(outcome, CallFailed) and not outcome.retriable:
-                    raise
-                # It can never be written as it is: the run fails, and says why.
-                failure = Failure(name=type(error).__name__, message=ascii(str(error)))
-                outcome = CallFailed(failure=failure, retriable=False)
-
-    def _lease(self) -> Lease:
-        return Lease(owner=self._owner, until_ms=self._clock.now_ms() + self._times.lease_ms)
-
-
-async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        self._worker.serve({function.fn_id: function.version for function in self._functions})
+        self._app_id = app["app_id"]
