@@ -45,6 +45,7 @@ from rawr.execution.embedded.outcomes import (
     EventAwaited,
     Failure,
     FunctionFinished,
+    FunctionInvoked,
     OpsAnswered,
     Outcome,
     Sleeping,
@@ -133,6 +134,7 @@ class Engines(RuleBasedStateMachine):
             for _ in range(times):
                 new = new_event(event, ulid=self.store.new_ulid(), now_ms=self.clock.now_ms())
                 self.wait_for(self.store.accept([new], route_now=True))
+        self.drop_ended()
 
     @rule(owner=st.sampled_from(OWNERS), limit=st.integers(1, 6))
     def claim(self, owner: str, limit: int) -> None:
@@ -143,7 +145,7 @@ class Engines(RuleBasedStateMachine):
             self.started.setdefault(claim.run_id, self.clock.now_ms())
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), what=st.sampled_from(["finish", "step", "fan", "fail", "error", "sleep", "wait"]))
+    @rule(data=st.data(), what=st.sampled_from(["finish", "step", "fan", "fail", "error", "sleep", "wait", "invoke"]))
     def answer(self, data: st.DataObject, what: str) -> None:
         claim = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
         self.settle(claim, self.outcome(claim, what))
@@ -221,6 +223,18 @@ class Engines(RuleBasedStateMachine):
                 return OpsAnswered(ops=tuple(StepPlanned(step_id=n, name=n, race=n == names[0]) for n in names))
             case "sleep":
                 return OpsAnswered(ops=(Sleeping(step_id=fresh, name=fresh, until="4s", race=False),))
+            case "invoke":
+                user = claim.call.events[0].value()["data"]["user"]
+                invoked = FunctionInvoked(
+                    step_id=fresh,
+                    name=fresh,
+                    fn_id="plain",
+                    data={"user": user},
+                    version=None,
+                    timeout=None,
+                    race=False,
+                )
+                return OpsAnswered(ops=(invoked,))
             case "wait":
                 wait = EventAwaited(
                     step_id=fresh, name=fresh, event_name="news", condition=None, timeout="7s", race=False
