@@ -15,12 +15,12 @@ MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
 
 
-def by_cron(cron: str, jitter: str | None = None) -> Any:
+def by_cron(cron: str, jitter: str | None = None, **options: Any) -> Any:
     async def fn(ctx: inngest.Context) -> Any:
         return [ctx.event.name, ctx.event.data["cron"], ctx.event.data["scheduledAt"]]
 
     trigger = inngest.TriggerCron(cron=cron, jitter=jitter)
-    return lambda client: [client.create_function(fn_id="fn", trigger=trigger)(fn)]
+    return lambda client: [client.create_function(fn_id="fn", trigger=trigger, **options)(fn)]
 
 
 async def outputs(bench: Any) -> list[Any]:
@@ -54,6 +54,18 @@ def test_all_ticks_that_were_missed_are_one_run_and_the_next_comes_at_its_time(o
         bench.clock.advance(3 * MINUTE_MS)
         assert await bench.engine.run_due() == 0
         bench.clock.advance(MINUTE_MS)
+        assert await bench.engine.run_due() == 1
+
+    on_bench(by_cron("*/5 * * * *"), scenario)
+
+
+def test_a_tick_that_was_missed_counts_although_the_function_has_changed_in_something_else(on_bench: Any) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.engine.stop(0)
+        bench.clock.advance(6 * MINUTE_MS)
+        bench.wire = type(bench.wire)(by_cron("*/5 * * * *", retries=1))
+        bench.engine = bench.another()
+        await bench.engine.prepare()
         assert await bench.engine.run_due() == 1
 
     on_bench(by_cron("*/5 * * * *"), scenario)

@@ -13,7 +13,7 @@ import msgspec
 from rawr.execution.embedded import jobs
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.limits import MayStart, StartsLater, concurrency_limit, start_interval_ms, throttled
-from rawr.execution.embedded.transition import TimerKind, Transition, keep_timer, set_timer
+from rawr.execution.embedded.transition import TimerKind, Transition, set_timer
 from rawr.storage.sqlite import one, run
 
 _THROTTLE: Final = "throttle|"
@@ -62,7 +62,7 @@ def _may_start(at: Transition, candidate: Candidate, key: str, function_of: Func
             return True
         case StartsLater(at_ms=at_ms):
             jobs.park(at, candidate.job_id, key)
-            keep_timer(at, f"{_THROTTLE}{key}", TimerKind.THROTTLE, at_ms)
+            set_timer(at, f"{_THROTTLE}{key}", TimerKind.THROTTLE, at_ms)
             return False
 
 

@@ -11,7 +11,7 @@ import msgspec
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind, NewEvent
 from rawr.execution.expressions import Expressions
-from rawr.storage.sqlite import Connection, one, run
+from rawr.storage.sqlite import Connection, run
 
 JOB: Final = "job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes"
 """The columns of a `Job`, in order."""
@@ -63,12 +63,6 @@ def set_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int, *, ru
         "INSERT OR REPLACE INTO timers (timer_id, kind, run_id, due_at, set_at) VALUES (?, ?, ?, ?, ?)",
         values,
     )
-
-
-def keep_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int) -> None:
-    """Let it fire at `due_ms`, unless it is set already."""
-    if one(at.connection, "SELECT 1 FROM timers WHERE timer_id = ?", (timer_id,)) is None:
-        set_timer(at, timer_id, kind, due_ms)
 
 
 def job_of(row: Sequence[Any]) -> Job:
