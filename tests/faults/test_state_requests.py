@@ -48,7 +48,7 @@ class Stepping:
         if event not in OPERATIONS:
             return
         subject = str(arguments[1] if event in ("os.rename", "fcntl.fcntl") else arguments[0])
-        if not self._has_begun and subject.endswith("state.lock"):
+        if not self._has_begun and subject.endswith("state.holder"):
             self._has_begun = True
             self._line.send("holding")
             self._line.recv()
@@ -267,6 +267,7 @@ def test_a_timeout_says_that_the_holder_is_dead_and_when_it_stops_mattering(tmp_
         assert dead.hear() == "holding"
         dead.kill()
         lock = RepoStateStore(tmp_path).files.lock_file
+        lock.unlink()
         lock.write_text(
             f'{{"pid":{dead.pid},"acquiredAt":"2026-01-01T00:00:00.000Z"}}'
         )  # as the TypeScript rawr has it

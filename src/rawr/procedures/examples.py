@@ -6,8 +6,10 @@ from typing import Final
 
 from rawr.coordination.lifecycle import event_id
 from rawr.coordination.model import (
+    FINALIZATION_CONTRACT,
     Desk,
     EventType,
+    Finalization,
     Handoff,
     MemoryScope,
     Run,
@@ -81,6 +83,7 @@ _RUN: Final = Run(
         TraceLink(provider=link.provider, label=link.label, url=link.url)
         for link in trace_links("http://localhost:3000", _RUN_ID, inngest_base_url=None)
     ),
+    finalization=Finalization(contract=FINALIZATION_CONTRACT),
 )
 _EVENT: Final = TimelineEvent(
     event_id=event_id(_RUN_ID, "run.started/queued"),
