@@ -81,12 +81,18 @@ class Committer:
         self._files = files
         self._clock = clock
         self._notify = notify
+        self._may_have_orphans = True  # of writers that were killed before we came
         self.journal = Journal(files.journal)
 
     def standing(self, mark: int | None) -> Standing:
         """What stands, given the mark. Raises what reading raises: nothing can be changed then."""
         raw = read_state(self._files.state)
-        return standing_in(self._files, raw, self.journal, durable=mark or 0, at=self._now())
+        at = self._now() if raw is None else ""
+        return standing_in(self._files, raw, self.journal, durable=mark or 0, at=at)
+
+    def expect_orphans(self) -> None:
+        """Somebody has died while writing."""
+        self._may_have_orphans = True
 
     def commit(
         self,
@@ -115,7 +121,8 @@ class Committer:
         )
         if not changes:
             return outcomes
-        self._collect_orphans()
+        if self._may_have_orphans:
+            self._collect_orphans()
         changes = (*self._recovery(standing), *changes)
         raw = model.encode(document)
         entries = _entries(standing, changes, raw.decode(), upto or standing.upto, at)
@@ -165,6 +172,7 @@ class Committer:
         """Remove the unfinished files of writers that were killed. Whoever could still use one is locked out."""
         for orphan in orphans_of(self._files):
             remove(orphan)
+        self._may_have_orphans = False
 
     def _compact(self) -> None:
         try:

@@ -202,6 +202,8 @@ class Leader:
 
     def _commit(self, descriptor: int, lock_file: LockFile, *, others_first: bool) -> None:
         """One commit of what waits, and its answers: to ours directly, to others by the mark."""
+        if lock_file.was_left:
+            self._committer.expect_orphans()
         standing = self._committer.standing(mark_in(descriptor, self._files.kernel_lock))
         with self._requests.taking(standing.upto) as taking:
             self._hand_out(standing, taking)

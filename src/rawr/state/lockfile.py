@@ -56,6 +56,8 @@ class LockFile:
         self._pid = os.getpid()
         self._host = socket.gethostname()
         self._must_settle = False
+        self.was_left = False
+        """Whether somebody has died while holding the lock, and nobody has held it since."""
 
     def try_hold(self) -> bool:
         """Whether the lock file is ours now.
@@ -117,6 +119,7 @@ class LockFile:
         if looked is None:
             return False  # somebody has just let it go
         seen, status, _ = looked
+        self.was_left = True  # or it is held by somebody else, and then it makes no difference
         if os.path.samestat(status, note):  # left by one of us who died; what it says is what we have just written
             left_ms = note.st_mtime_ns // 1_000_000
             self._must_settle |= others_may_take_it(msgspec.structs.replace(seen, changed_ms=left_ms))

@@ -95,7 +95,7 @@ class FileLock:
 
     def is_held(self) -> bool:
         """Whether somebody holds the lock right now; the answer may be old at once. Never creates the file."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return False
         with self.try_acquire() as free:
             return not free

@@ -273,16 +273,27 @@ def test_an_earlier_revision_can_be_restored_with_keys_that_are_not_ours(store: 
     assert b'"more": null' in store.path.read_bytes()
 
 
-def test_what_killed_writers_left_is_collected(store: RepoStateStore) -> None:
+LEFT = [".state.json.4711.abc.tmp", ".state.lock.4711.5.tmp", "state.4711.1767225600000.3.tmp"]
+
+
+def test_what_killed_writers_left_is_collected_by_the_first_change_of_a_store(store: RepoStateStore) -> None:
     store.enable("a")
-    left = [".state.json.4711.abc.tmp", ".state.lock.4711.5.tmp", "state.4711.1767225600000.3.tmp"]
     kept = ["state.notes.tmp", "state.json.bak"]
-    for name in (*left, *kept):
+    for name in (*LEFT, *kept):
         (store.files.folder / name).write_text("x")
-    store.enable("b")
+    RepoStateStore(store.root).enable("b")
     there = {path.name for path in store.files.folder.iterdir()}
-    assert there.isdisjoint(left)
+    assert there.isdisjoint(LEFT)
     assert there.issuperset(kept)
+
+
+def test_what_a_writer_left_that_was_killed_meanwhile_is_collected_too(store: RepoStateStore) -> None:
+    store.enable("a")
+    for name in LEFT:
+        (store.files.folder / name).write_text("x")
+    os.link(store.files.lock_note, store.files.lock_file)  # it leaves its lock as well
+    store.enable("b")
+    assert {path.name for path in store.files.folder.iterdir()}.isdisjoint([*LEFT, "state.lock"])
 
 
 def test_a_forked_child_can_use_a_store_whose_parent_was_just_changing_it(tmp_path: Path) -> None:
