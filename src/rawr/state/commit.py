@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +46,13 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    state: RepoState
     revision: int
+    make_state: Callable[[], RepoState]
+
+    @property
+    def state(self) -> RepoState:
+        """After the change. Made by who asks for it, so that a commit for many does not take time for each."""
+        return self.make_state()
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -304,12 +310,11 @@ def _applied(standing: Standing, operations: Sequence[Operation], at: str) -> tu
     for operation in operations:
         try:
             document = operation.apply(document, at)
-            state = model.state_of(document, at=at)
         # Whatever one caller's function raises is that caller's; the others' changes go on.
         except Exception as error:  # noqa: BLE001
             outcomes.append(Failed(error))
         else:
-            outcomes.append(Done(state, standing.revision + 1))
+            outcomes.append(Done(standing.revision + 1, partial(model.state_of, document, at=at)))
     return document, outcomes
 
 

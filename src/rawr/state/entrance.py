@@ -21,7 +21,7 @@ RESPECT_S: Final = 1.0
 """How long the turnstile keeps anybody out."""
 BACKOFF_MIN_S: Final = 0.001
 LOOK_AGAIN_S: Final = 0.005
-"""At the turnstile, for who stands behind it."""
+"""At the turnstile."""
 
 
 class Entrance:
@@ -34,7 +34,8 @@ class Entrance:
         self._descriptor: int | None = None
         self._turn: int | None = None
         self._since_s = time.monotonic()
-        self._behind_until_s = 0.0
+        self._look_again_s = 0.0
+        self._is_behind = False
         self._backoff_s = BACKOFF_MIN_S
 
     def try_pass(self) -> int | None:
@@ -83,12 +84,10 @@ class Entrance:
         if waited_s >= PATIENCE_S:
             self._turn = self._turnstile.try_hold()
             return self._turn is None and waited_s < RESPECT_S
-        if now_s < self._behind_until_s:
-            return True
-        if not self._turnstile.is_held():
-            return False
-        self._behind_until_s = now_s + LOOK_AGAIN_S
-        return True
+        if now_s >= self._look_again_s:
+            self._look_again_s = now_s + LOOK_AGAIN_S
+            self._is_behind = self._turnstile.is_held()
+        return self._is_behind
 
     def _is_in_place(self, descriptor: int) -> bool:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from rawr.clock import Clock
@@ -120,7 +121,7 @@ class Leader:
                 break
             answered = [by_key[change.key] for change in entry.ops if change.key in by_key]
             if answered:
-                done = Done(model.written_state(entry.text), entry.rev)
+                done = Done(entry.rev, partial(model.written_state, entry.text))
                 found += [(ticket, done) for ticket in answered]
         return found
 
