@@ -39,6 +39,16 @@ class _RequesterLeftError(Exception):
     """A requester took its request back at the last moment. The commit is made again without it."""
 
 
+class _Watch:
+    """What a leader that waits has seen last."""
+
+    def __init__(self) -> None:
+        self.seen: tuple[int, int | None] | None = None
+        """How many had joined, and the mark."""
+        self.next_timeout_s = 0.0
+        """By the monotonic clock."""
+
+
 class Leader:
     """Acts for `line`; one at a time."""
 
@@ -57,8 +67,9 @@ class Leader:
         """Until `mine` is answered. An error that is nobody's in particular is everybody's answer."""
         entrance = Entrance(self._files)
         try:
+            watch = _Watch()
             while mine.outcome is None:
-                self._count_attempt()
+                self._line.attempts += 1
                 descriptor = entrance.try_pass()
                 if descriptor is not None:
                     try:
@@ -66,11 +77,9 @@ class Leader:
                     finally:
                         free(descriptor)
                 else:
-                    self._ask()
-                    self._listen(entrance.mark())
-                    self._expire()
+                    self._look(entrance.mark(), watch)
                     if mine.outcome is None:
-                        entrance.back_off(self._pause_max_s(mine))
+                        entrance.back_off(self._pause_max_s(mine, watch))
         except Exception as error:  # noqa: BLE001
             for ticket in self._line.waiting():
                 if not self.give_up(ticket, error) and ticket.outcome is None:
@@ -78,19 +87,25 @@ class Leader:
         finally:
             entrance.close()
 
-    def _count_attempt(self) -> None:
-        for ticket in self._line.waiting():
-            ticket.attempts += 1
-
-    def _pause_max_s(self, mine: Ticket) -> float:
-        next_timeout_s = min((ticket.left_s for ticket in self._line.waiting()), default=0.0)
+    def _pause_max_s(self, mine: Ticket, watch: _Watch) -> float:
         longest_s = mine.waits.retry_delay_ms / 1000 if mine.posted is None else POSTED_PAUSE_MAX_S
-        return max(PAUSE_MIN_S, min(longest_s, next_timeout_s))
+        return max(PAUSE_MIN_S, min(longest_s, watch.next_timeout_s - time.monotonic()))
 
     # Without the kernel lock.
 
-    def _ask(self) -> None:
-        """Let the holder do what it can do for us."""
+    def _look(self, mark: int | None, watch: _Watch) -> None:
+        """One look at what others do. Nearly free while nothing has happened, as it is taken often."""
+        if (self._line.joined, mark) != watch.seen:
+            has_asked = self._ask()
+            self._listen(mark)
+            watch.seen = (self._line.joined, mark) if has_asked else None
+            watch.next_timeout_s = min((ticket.timeout_s for ticket in self._line.waiting()), default=0.0)
+        if time.monotonic() >= watch.next_timeout_s:
+            self._expire()
+
+    def _ask(self) -> bool:
+        """Let the holder do what it can do for us; False when somebody has to be asked for again."""
+        has_asked = True
         for ticket in self._line.waiting() if self._shares else ():
             change = ticket.operation.change
             if ticket.posted is None and is_shared(change):
@@ -99,6 +114,8 @@ class Leader:
                     if ticket.outcome is None:
                         ticket.mark_seen = mark
                         ticket.posted = self._requests.post(change.op, change.id or "")
+                        has_asked = has_asked and ticket.posted is not None
+        return has_asked
 
     def _listen(self, mark: int | None) -> None:
         """Hand out what holders have done for us up to the revision that the mark names."""
@@ -195,7 +212,7 @@ class Leader:
         """Wait for the lock file, which a TypeScript rawr may hold; False when there is nothing left to wait for."""
         pause_s = PAUSE_MIN_S
         while mine.outcome is None and not lock_file.was_taken and not lock_file.try_hold():
-            self._count_attempt()
+            self._line.attempts += 1
             self._expire()
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, mine.waits.retry_delay_ms / 1000)

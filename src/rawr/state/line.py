@@ -37,11 +37,14 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
 class Ticket:
     """A place in the line. `outcome` is its answer, once there is one."""
 
-    def __init__(self, operation: Operation, waits: Waits, on_answer: Callable[[], None] | None) -> None:
+    def __init__(
+        self, operation: Operation, waits: Waits, on_answer: Callable[[], None] | None, *, attempts_before: int
+    ) -> None:
         self.operation = operation
         self.waits = waits
         self.outcome: Outcome | None = None
         self.attempts = 0
+        self._attempts_before = attempts_before
         self.waited_ms = 0
         """Until the locks were held, or for as long as it was waited for them."""
         self.posted: Posted | None = None
@@ -52,9 +55,14 @@ class Ticket:
         self._on_answer = on_answer
 
     @property
+    def timeout_s(self) -> float:
+        """When it ends, by the monotonic clock."""
+        return self._joined_s + self.waits.lock_timeout_ms / 1000
+
+    @property
     def left_s(self) -> float:
         """Until the timeout, in seconds; negative after it."""
-        return self.waits.lock_timeout_ms / 1000 - self.elapsed_s
+        return self.timeout_s - time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
@@ -66,8 +74,9 @@ class Ticket:
             self.posted.close()
             self.posted = None
 
-    def answer(self, outcome: Outcome) -> None:
+    def answer(self, outcome: Outcome, *, attempts: int) -> None:
         self.outcome = outcome
+        self.attempts = attempts - self._attempts_before
         self.waited_ms = self.waited_ms or round(self.elapsed_s * 1000)
         self.take_back()
         if self._on_answer is not None:
@@ -95,9 +104,10 @@ class Line:
             )
         if self._pid != os.getpid():  # we are in a forked child: who waits and leads is in the parent
             self._begin()
-        ticket = Ticket(operation, waits, on_answer)
+        ticket = Ticket(operation, waits, on_answer, attempts_before=self.attempts)
         with self._changed:
             self._waiting.append(ticket)
+            self.joined += 1
         return ticket
 
     def wait(
@@ -156,7 +166,7 @@ class Line:
         with self._changed:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-            ticket.answer(outcome)
+            ticket.answer(outcome, attempts=self.attempts)
             self._changed.notify_all()
 
     def refuse(self, tickets: Sequence[Ticket], error: Exception) -> None:
@@ -168,6 +178,10 @@ class Line:
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
         self._is_led = False
+        self.joined = 0
+        """How many have ever joined."""
+        self.attempts = 0
+        """To get a lock, by all who have led."""
 
     def _has_to_lead(self, ticket: Ticket) -> bool:
         with self._changed:
