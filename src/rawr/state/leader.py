@@ -30,7 +30,7 @@ from rawr.storage.lock import free
 
 GRACE_S: Final = 2.0
 """How long to wait, after the timeout, for a process that is just answering."""
-POSTED_PAUSE_MAX_S: Final = 0.004
+POSTED_PAUSE_MAX_S: Final = 0.002
 """Who has asked looks often: the answer may be there at any moment."""
 PAUSE_MIN_S: Final = 0.001
 
