@@ -152,6 +152,15 @@ class Recorder:
         inode.content = inode.content[:size]
         return True
 
+    def _on_truncate(self, _: None, path: Any, size: int) -> bool:
+        place = self._place(path)
+        if place is None:
+            return False
+        inode = place[0].names[place[1]]
+        assert isinstance(inode, Inode)
+        inode.content = inode.content[:size]
+        return True
+
     def _on_setxattr(self, _: None, descriptor: int, name: str, value: bytes) -> bool:
         inode = self._opened.get(descriptor)
         if isinstance(inode, Inode) and self._overlooks != "stamp":

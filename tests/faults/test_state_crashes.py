@@ -88,6 +88,25 @@ def test_a_writer_that_is_killed_at_any_call_leaves_the_old_state_or_the_new_one
     assert seen == {OLD, NEW}
 
 
+def test_the_first_writer_of_all_that_is_killed_at_any_call_is_no_outage_either(tmp_path: Path) -> None:
+    root = tmp_path / "rehearsal"
+    root.mkdir()
+    with counted(lambda number, name, call: call()) as calls:
+        enabling(RepoStateStore(root))
+    seen = set()
+    with Crew() as crew:
+        for at, name in enumerate([*calls, "the end"]):
+            root = tmp_path / str(at)
+            root.mkdir()
+            assert crew.start(die_in_change, root, "enable", at).ended() == -signal.SIGKILL
+            store = RepoStateStore(root, options=QUICK)
+            there = tuple(store.get().plugins.enabled)
+            assert store.enable("next").plugins.enabled == (*there, "next"), f"before call {at}, {name}"
+            assert leftovers(store) == []
+            seen.add(there)
+    assert seen == {(), ("new",)}
+
+
 def check_survival(root: Path, where: str) -> tuple[str, ...]:
     """What holds after any death; gives what was there."""
     store = RepoStateStore(root, options=QUICK)
@@ -143,6 +162,7 @@ REFUSALS: Final[dict[str, tuple[int, ...]]] = {
     "fsync": (errno.EIO, errno.ENOSPC),
     "replace": (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES),
     "unlink": (errno.EACCES, errno.EROFS),
+    "link": (errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EMLINK),
     "fchmod": (errno.EPERM,),
     "listdir": (errno.EIO, errno.EACCES),
     "flock": (errno.ENOLCK, errno.ENOSYS),
