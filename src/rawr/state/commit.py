@@ -27,7 +27,7 @@ from rawr.state.journal import Entry, Journal, sha_of
 from rawr.state.model import Document, RepoState, StateCorruptError
 from rawr.state.stamp import stamp, stamped_revision
 from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable
-from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
+from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, in_preparation, storage_fault
 
 SIZE_MAX: Final = 16 << 20
 
@@ -169,7 +169,8 @@ class Committer:
         """Put the bytes of a corrupt file away, unchanged, before they are replaced."""
         if standing.restored is None:
             return ()
-        path = _quarantined(self._files, standing.corrupt, self._clock.now_ms())
+        with in_preparation():
+            path = _quarantined(self._files, standing.corrupt, self._clock.now_ms())
         revision = standing.restored.rev
         self._notify(f"{self._files.state} was corrupt: revision {revision} was restored, its bytes are in {path}")
         return (Change(op="recover", rev=revision, quarantine=path.name),)
@@ -349,9 +350,12 @@ def _entries(
 
 def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int) -> Path:
     """The file that holds those bytes, which may be there from an attempt that was interrupted."""
-    for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
-        if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
-            return known
+    try:
+        for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
+            if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
+                return known
+    except OSError as error:
+        raise storage_fault(files.folder, "look through", error) from error
     while not create_exclusive(files.quarantine(at_ms), corrupt, mode=0o600):
         at_ms += 1
     return files.quarantine(at_ms)
