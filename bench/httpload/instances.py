@@ -16,6 +16,7 @@ from rawr.procedures.coordination_wire import QueueRunInput, RunInput
 from rawr.procedures.operations import GET_RUN_STATUS, QUEUE_RUN, SAVE_WORKFLOW
 from rawr.security.credentials import SecretsFolder, TokenStore
 from rawr.security.policy import PrincipalKind
+from rawr.state import RepoStateStore
 from rawr.testing.workspace import make_instance
 
 WORKFLOWS: Final = 50
@@ -36,6 +37,8 @@ def make(root: Path, *, finished_runs: int) -> str:
         _save(client, "long", desks=(EVENTS - 2) // 2)
         _finished(client, "long", LONG_RUN)
         _finished(client, SHORT, FIRST)
+    for plugin_id in ("hello-web", "mfe-demo"):
+        RepoStateStore(root).enable(plugin_id)
     if finished_runs:
         _multiply(root / ".rawr", finished_runs)
     tokens = TokenStore(root / ".rawr" / "secrets" / "tokens.json", SystemClock())
