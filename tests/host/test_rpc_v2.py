@@ -28,7 +28,7 @@ VECTORS: Final[dict[str, list[dict[str, Any]]]] = json.loads(
     (Path(__file__).parent / "data" / "orpc_vectors_v2.json").read_text()
 )
 V2: Final = RpcProtocol.V2
-ASKING: Final = {"x-orpc-protocol": "2"}
+ASKING: Final[dict[str, Any]] = {"x-orpc-protocol": "2"}
 GET_WORKFLOW: Final = "/rpc/coordination/getWorkflow"
 
 STRICTER: Final = {"big0x", "bigEmpty", "bigSpace", "bigTrue", "twice"}
