@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from rawr.cli.context import Invocation
 from rawr.clock import RunIdSource, SystemClock
 from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
@@ -100,6 +102,15 @@ def hosted(invocation: Invocation) -> Iterator[LocalCoordination]:
         yield LocalCoordination(service, loop)
 
 
+@contextlib.contextmanager
+def hosted_embedded(invocation: Invocation) -> Iterator[None]:
+    """As `hosted`, with the embedded engine whatever [engine] mode says: to work off what it has left."""
+    manifest = _manifest(invocation)
+    _log_to_file(invocation)
+    with _on_a_loop(lambda: _open_host(invocation, manifest, is_embedded=True), invocation):
+        yield
+
+
 class _LeftForTheNextHost(Exception):  # noqa: N818 - an outcome, not an error
     """The run is stored and queued; no engine has it yet."""
 
@@ -146,13 +157,17 @@ async def _open_store(invocation: Invocation, shipped: Sequence[Workflow]) -> As
 
 
 @contextlib.asynccontextmanager
-async def _open_host(invocation: Invocation, manifest: Manifest) -> AsyncIterator[CoordinationService]:
+async def _open_host(
+    invocation: Invocation, manifest: Manifest, *, is_embedded: bool = False
+) -> AsyncIterator[CoordinationService]:
     from rawr.cli.host_settings import host_settings
     from rawr.host.runtime import open_host
 
-    instance = invocation.instance
+    instance, config = invocation.instance, invocation.config()
+    if is_embedded:
+        config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, mode="embedded"))
     settings = host_settings(
-        invocation.config(),
+        config,
         port=None,
         secrets=instance.layout.secrets,
         environ=invocation.environ,

@@ -30,6 +30,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     error: RawrError | None = None
     """Why the command failed although it has something to show."""
+    is_shown: bool = False
+    """Everything has been shown already, as it happened."""
 
 
 class UsageError(RawrError):
@@ -64,6 +66,8 @@ class LeftRunningError(KeyboardInterrupt):
 
 def render(invocation: Invocation, outcome: Outcome) -> int:
     """Show the outcome; the exit code."""
+    if outcome.is_shown:
+        return _exit_code(outcome.error)
     if invocation.json:
         _write_document(_envelope(invocation, outcome))
         return _exit_code(outcome.error)
@@ -75,6 +79,11 @@ def render(invocation: Invocation, outcome: Outcome) -> int:
         sys.stdout.flush()
         _write_error(outcome.error, invocation)
     return _exit_code(outcome.error)
+
+
+def show(invocation: Invocation, text: str) -> None:
+    """Write text for people to stdout now, before the command has ended."""
+    _write(sys.stdout, text, invocation)
 
 
 def render_error(invocation: Invocation, error: Exception) -> int:

@@ -90,6 +90,23 @@ TABLE: Final = Table(
         ("token", "revoke"): Command("rawr.cli.commands.token:revoke", "Take an API key back at once."),
         ("gates", "run"): Command("rawr.gates.command:run", "Prove by driving it that this HQ behaves as it must."),
         ("gates", "list"): Command("rawr.gates.command:list_", "List the conformance gates and what they prove."),
+        ("engine", "status"): Command(
+            "rawr.cli.commands.engine:status", "Show what the engine has to do, and who works."
+        ),
+        ("engine", "runs"): Command("rawr.cli.commands.engine_runs:runs", "List the runs of durable functions."),
+        ("engine", "run"): Command(
+            "rawr.cli.commands.engine_runs:run", "Show a run: its steps, and what it waits for."
+        ),
+        ("engine", "events"): Command("rawr.cli.commands.engine_events:events", "List events, newest first."),
+        ("engine", "send"): Command("rawr.cli.commands.engine_events:send", "Send an event."),
+        ("engine", "cancel"): Command("rawr.cli.commands.engine_cancel:cancel", "End runs."),
+        ("engine", "drain"): Command("rawr.cli.commands.engine:drain", "Let everything that is left run to its end."),
+        ("engine", "vacuum"): Command(
+            "rawr.cli.commands.engine_care:vacuum", "Forget old runs and give their space back."
+        ),
+        ("engine", "repair"): Command(
+            "rawr.cli.commands.engine_care:repair", "Put a damaged file of the engine aside."
+        ),
         ("state", "show"): Command("rawr.cli.commands.state:show", "Show which plugins are enabled."),
         ("state", "path"): Command("rawr.cli.commands.state:path", "Show where the state is kept."),
         ("state", "history"): Command("rawr.cli.commands.state:history", "List the revisions of the state."),
@@ -112,6 +129,7 @@ TABLE: Final = Table(
         ("plugins", "web"): "Web plugins of this HQ: list, enable, disable.",
         ("token",): "API keys for /api/orpc and /api/workflows.",
         ("gates",): "Conformance gates of this HQ.",
+        ("engine",): "The durable engine of this HQ: its runs, events and file.",
         ("state",): "What is enabled in this HQ, its history and its care.",
     },
 )

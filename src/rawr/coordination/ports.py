@@ -107,6 +107,10 @@ class CoordinationStore(Protocol):
         """Queued runs that no engine has accepted (the process died between the two), oldest first."""
         ...
 
+    async def unfinished_runs(self, limit: int, *, after: RunId | None = None) -> list[Run]:
+        """Runs that have not ended, oldest first, from the one behind `after` on."""
+        ...
+
     async def record(self, run_id: RunId, fact: Fact) -> Run:
         """Apply `fact` by `lifecycle.advance` and append its event, atomically; return the run after it.
 

@@ -257,6 +257,23 @@ class CoordinationService:
                 break
         return resumed
 
+    async def resume_unfinished(self) -> int:
+        """Hand over all runs that have not ended, for an engine that has lost what it knew; how many.
+
+        What their desks have done is recorded and not done again. To an engine that knows them it changes nothing.
+
+        Raises:
+            EngineUnreachableError
+        """
+        resumed = 0
+        after: RunId | None = None
+        while unfinished := await self._store.unfinished_runs(UNDISPATCHED_BATCH, after=after):
+            for run in unfinished:
+                await self._hand_over(run)
+            resumed += len(unfinished)
+            after = unfinished[-1].run_id
+        return resumed
+
     async def tell_unheard(self) -> None:
         """Call the finished hooks of runs that failed before an engine had them, and whose process died before that."""
         if self._tell_finished is not None:

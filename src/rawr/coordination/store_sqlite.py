@@ -172,6 +172,14 @@ class SqliteCoordinationStore:
     async def undispatched_runs(self, limit: int) -> list[Run]:
         return await self._runs("WHERE dispatched = 0 AND status = 'queued' ORDER BY number LIMIT ?", max(limit, 0))
 
+    async def unfinished_runs(self, limit: int, *, after: RunId | None = None) -> list[Run]:
+        return await self._runs(
+            "WHERE status IN ('queued', 'running') AND number > coalesce((SELECT number FROM run WHERE run_id = ?), 0) "
+            "ORDER BY number LIMIT ?",
+            after,
+            max(limit, 0),
+        )
+
     async def record(self, run_id: RunId, fact: Fact) -> Run:
         return await self._database.write(lambda connection: _record(connection, run_id, fact))
 

@@ -49,6 +49,8 @@ _NO_KEY: Final = "none"
 _NO_ANSWER: Final = "never received response while sending events"
 """What the SDK says after its last try."""
 _FIX: Final = "rawr doctor"
+_FAILED: Final = "inngest/function.failed"
+_CANCELLED: Final = "inngest/function.cancelled"
 
 
 def make_ingress(
@@ -261,7 +263,7 @@ class _SdkSteps:
 
 
 def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDeps) -> list[inngest.Function[Any]]:
-    """The function and its failure handler.
+    """The function and its failure handler, which also hears when a run of the function was cancelled.
 
     The handler is what the SDK itself would make of `on_failure`, but for its retries: the SDK allows it none, and
     what is recorded there must not be lost because a disk was full for a minute.
@@ -275,8 +277,11 @@ def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDep
             raise inngest.NonRetriableError(str(error), quiet=True) from error
 
     async def give_up(ctx: inngest.Context) -> None:
-        failed: Any = ctx.event.data
-        await function.on_failure(deps, failed["event"]["data"], str(failed["error"]["message"]))
+        ended: Any = ctx.event.data
+        message = str(ended["error"]["message"])
+        if ctx.event.name == _CANCELLED:
+            message = f"the engine's run was cancelled: {message}"
+        await function.on_failure(deps, ended["event"]["data"], message)
 
     make = client.create_function(
         fn_id=function.function_id,
@@ -288,10 +293,12 @@ def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDep
         fn_id=f"{function.function_id}-failure",
         name=f"{function.name} (failure)",
         retries=FAILURE_RETRIES,
-        trigger=inngest.TriggerEvent(
-            event="inngest/function.failed",
-            expression=f"event.data.function_id == '{client.app_id}-{function.function_id}'",
-        ),
+        trigger=[
+            inngest.TriggerEvent(
+                event=event, expression=f"event.data.function_id == '{client.app_id}-{function.function_id}'"
+            )
+            for event in (_FAILED, _CANCELLED)
+        ],
     )
     return [make(run), make_failure(give_up)]
 

@@ -43,5 +43,5 @@ def check_drained(database: Path) -> None:
         raise EngineNotDrainedError(
             f"the embedded engine still has {count} unfinished runs, which an Inngest server would never see",
             details={"pending": count, "path": str(database)},
-            fix='set [engine] mode = "embedded" again, rawr up, and switch when they have ended',
+            fix="rawr engine drain",
         )

@@ -128,7 +128,9 @@ class DurableFunction(msgspec.Struct, frozen=True, kw_only=True):
     body: Callable[[FunctionDeps, Steps, Mapping[str, JsonValue]], Awaitable[JsonValue]]
     """`body(deps, steps, event_data)`. It raises `FunctionFailedError` to end the run as failed."""
     on_failure: Callable[[FunctionDeps, Mapping[str, JsonValue], str], Awaitable[None]]
-    """`on_failure(deps, event_data, error_message)`: the engine has given up. At least once, so idempotent."""
+    """`on_failure(deps, event_data, error_message)`: the engine has given up, or was told to cancel the run. At least
+    once, so idempotent.
+    """
 
 
 class FunctionFailedError(Exception):

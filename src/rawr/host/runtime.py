@@ -104,8 +104,9 @@ async def open_host(
         parts = _app_parts(place, keys, deps, service, engine)
         stack.push_async_callback(parts.ingress.close)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
+        is_blank = isinstance(engine, EmbeddedEngine) and await engine.is_blank()
         await engine.start()
-        await _begin(service, manifest)
+        await _begin(service, manifest, is_blank=is_blank)
         yield Host(
             app=engine_calls.app,
             coordination=service,
@@ -299,7 +300,7 @@ def _app_parts(
         signing_keys=(keys.engine,) if inngest is None else inngest.signing_keys,
         mac=mac,
         enabled_plugins=enabled_plugins,
-        readiness=lambda: _readiness(deps.store),
+        readiness=lambda: _readiness(deps.store, engine),
         console=ConsoleParts(
             root=str(place.root),
             port=place.port,
@@ -311,7 +312,9 @@ def _app_parts(
     )
 
 
-async def _readiness(store: CoordinationStore) -> str | None:
+async def _readiness(store: CoordinationStore, engine: EventSink) -> str | None:
+    if isinstance(engine, EmbeddedEngine) and engine.damage is not None:
+        return f"the engine has stopped: {engine.damage.code}"
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             await store.count_runs()
@@ -322,13 +325,18 @@ async def _readiness(store: CoordinationStore) -> str | None:
     return None
 
 
-async def _begin(service: CoordinationService, manifest: Manifest) -> None:
-    """Save what plugins ship, and hand over what a dead host could not. Neither keeps the instance from opening."""
+async def _begin(service: CoordinationService, manifest: Manifest, *, is_blank: bool) -> None:
+    """Save what plugins ship, and hand over what a dead host could not. Neither keeps the instance from opening.
+
+    An engine whose file is blank knows no run: those that another file knew are handed over to it again.
+    """
     _report_faults(manifest.faults)
     for workflow in manifest.workflows:
         await _save_shipped(service, workflow)
     try:
         resumed = await service.resume_undispatched()
+        if is_blank:
+            resumed += await service.resume_unfinished()
     except RawrError as error:
         _log.warning("some queued runs could not be handed to the engine: %s", error.message)
     else:

@@ -19,6 +19,7 @@ from rawr.coordination.lifecycle import (
     links_when_dispatched,
 )
 from rawr.coordination.model import (
+    TERMINAL_STATUSES,
     EventType,
     FinishedHookState,
     MemoryKey,
@@ -113,6 +114,12 @@ class MemoryCoordinationStore:
     async def undispatched_runs(self, limit: int) -> list[Run]:
         waiting = [kept for kept in self._runs.values() if not kept.dispatched and kept.status is RunStatus.QUEUED]
         return [kept.run() for kept in waiting[: max(limit, 0)]]
+
+    async def unfinished_runs(self, limit: int, *, after: RunId | None = None) -> list[Run]:
+        ids = list(self._runs)
+        behind = ids[ids.index(after) + 1 :] if after in self._runs else ids
+        open_ones = [self._runs[run_id] for run_id in behind if self._runs[run_id].status not in TERMINAL_STATUSES]
+        return [kept.run() for kept in open_ones[: max(limit, 0)]]
 
     async def record(self, run_id: RunId, fact: Fact) -> Run:
         kept = self._kept(run_id)

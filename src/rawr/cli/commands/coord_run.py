@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from rawr.cli.context import Invocation, command
+from rawr.cli.json_argument import json_argument
 from rawr.cli.output import Outcome
-from rawr.errors import BadInputError
-from rawr.wire import JsonValue, MalformedJsonError, decode
+from rawr.wire import JsonValue
 
 if TYPE_CHECKING:
     from rawr.cli.coordination import Coordination
@@ -19,22 +17,6 @@ if TYPE_CHECKING:
     from rawr.coordination.model import Run
 
 TIMEOUT_S: Final = 86_400.0
-
-
-class InvalidInputJsonError(BadInputError):
-    """`--input` is no JSON."""
-
-    code = "INVALID_INPUT_JSON"
-
-
-class InputUnreadableError(BadInputError):
-    """The file that `--input` names cannot be read."""
-
-    code = "INPUT_UNREADABLE"
-
-
-class InputTooLargeError(BadInputError):
-    code = "PAYLOAD_TOO_LARGE"
 
 
 @command("run", "Run a workflow durably.")
@@ -60,7 +42,8 @@ def run(
     """
     from rawr.cli.coordination import coordination_to_read, coordination_to_run, fresh_run_id
 
-    run_input = {} if given is None else _input(given, limit_bytes=invocation.config().limits.body_bytes)
+    limit_bytes = invocation.config().limits.body_bytes
+    run_input = {} if given is None else json_argument(given, name="--input", limit_bytes=limit_bytes)
     wanted = run_id if run_id is not None and run_id.strip() else fresh_run_id()
     if not wait:
         with coordination_to_read(invocation, shipped=True) as coordination:
@@ -110,63 +93,3 @@ def _ended(followed: Followed) -> Outcome:
     from rawr.cli.timeline import run_text
 
     return Outcome(data={"run": wire_form(followed.run)}, text=run_text(followed.run), error=failure_of(followed))
-
-
-def _input(given: str, *, limit_bytes: int) -> JsonValue:
-    raw = _raw_input(given, limit_bytes)
-    if len(raw) > limit_bytes:
-        raise InputTooLargeError(
-            f"--input is larger than {limit_bytes} bytes",
-            details={"limitBytes": limit_bytes},
-            fix="pass a path instead, or raise [limits] body_bytes in rawr.toml",
-        )
-    try:
-        return decode(raw)
-    except MalformedJsonError as error:
-        raise _not_json(given, raw, error) from error
-
-
-def _raw_input(given: str, limit_bytes: int) -> bytes:
-    if not given.startswith("@"):
-        return given.encode("utf-8", "surrogateescape")
-    name = given[1:]
-    try:
-        if name == "-":
-            return sys.stdin.buffer.read(limit_bytes + 1)
-        with Path(name).expanduser().open("rb") as file:
-            return file.read(limit_bytes + 1)
-    except OSError as error:
-        raise InputUnreadableError(
-            f"--input {given}: {error.strerror or error}", details={"path": name}, fix="name a file that can be read"
-        ) from error
-
-
-def _not_json(given: str, raw: bytes, error: MalformedJsonError) -> InvalidInputJsonError:
-    source = given if given.startswith("@") else "--input"
-    place = _place(raw)
-    at = f" (line {place['line']}, column {place['column']})" if place else ""
-    return InvalidInputJsonError(
-        f"{source} is no JSON{at}: {error.message.removeprefix('not valid JSON: ')}",
-        details={"source": source, **place},
-        fix='quote it for the shell: --input \'{"key": "value"}\'',
-    )
-
-
-def _place(raw: bytes) -> dict[str, int]:
-    """Where reading stopped; empty when that is not one place (too deep, not finite)."""
-    import json
-
-    try:
-        json.loads(raw)
-    except json.JSONDecodeError as error:
-        return {"line": error.lineno, "column": error.colno, "offset": error.pos}
-    except UnicodeDecodeError as error:
-        before = raw[: error.start]
-        return {
-            "line": before.count(b"\n") + 1,
-            "column": len(before) - (before.rfind(b"\n") + 1) + 1,
-            "offset": error.start,
-        }
-    except RecursionError:
-        return {}
-    return {}

@@ -34,8 +34,21 @@ def cancel_by_event(at: Transition, event: NewEvent) -> None:
         end_run(at, run_id, Cancelled(reason=f"cancelled by the event {event.name}"))
 
 
+class Fitting(msgspec.Struct, frozen=True, kw_only=True):
+    run_ids: list[str]
+    last_run_id: str | None
+    """Go on after this one; None at the end."""
+
+
 def cancel_page(at: Transition, which: RunFilter, after_run_id: str) -> Page:
     """Cancel those of the next `PAGE` open runs of the function that fit, in the order of their ids."""
+    page = fitting_page(at, which, after_run_id)
+    cancelled = [run_id for run_id in page.run_ids if end_run(at, run_id, Cancelled(reason=which.reason))]
+    return Page(cancelled=cancelled, last_run_id=page.last_run_id)
+
+
+def fitting_page(at: Transition, which: RunFilter, after_run_id: str) -> Fitting:
+    """Those of the next `PAGE` open runs of the function that fit. Changes nothing."""
     found = rows(
         at.connection,
         "SELECT r.run_id, e.body, e.body_canonical FROM runs r JOIN events e ON e.ulid = r.event_ulid"
@@ -48,5 +61,4 @@ def cancel_page(at: Transition, which: RunFilter, after_run_id: str) -> Page:
         for run_id, *trigger in found
         if which.condition is None or at.expressions.is_true(which.condition, Scope(stored_fragment(*trigger).value()))
     ]
-    cancelled = [run_id for run_id in fitting if end_run(at, run_id, Cancelled(reason=which.reason))]
-    return Page(cancelled=cancelled, last_run_id=found[-1][0] if len(found) == PAGE else None)
+    return Fitting(run_ids=fitting, last_run_id=found[-1][0] if len(found) == PAGE else None)

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from rawr.clock import Clock
 from rawr.execution.embedded.clockwatch import ClockWatch
+from rawr.execution.embedded.damage import EngineFileDamagedError
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
@@ -27,7 +26,6 @@ from rawr.execution.embedded.registration import functions_of
 from rawr.execution.embedded.reruns import Rerun
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore
 from rawr.execution.embedded.worker import EngineTimes, Worker
-from rawr.execution.expressions import Wanted, check
 from rawr.execution.ports import EngineCall, OutgoingEvent
 from rawr.wire import JsonValue
 
@@ -154,16 +152,7 @@ class EmbeddedEngine:
         Raises:
             ExpressionInvalidError: the condition can never be answered.
         """
-        if which.condition is not None:
-            check(which.condition, Wanted.CONDITION, "event")
-        before_ms = min(which.queued_before_ms, self._clock.now_ms() + 1)
-        which = msgspec.structs.replace(which, queued_before_ms=before_ms)
-        cancelled: list[str] = []
-        after: str | None = ""
-        while after is not None:
-            page = await self._store.cancel_page(which, after)
-            cancelled += page.cancelled
-            after = page.last_run_id
+        cancelled = await self._store.cancel_where(which)
         self._worker.wake()
         return cancelled
 
@@ -198,6 +187,15 @@ class EmbeddedEngine:
     async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
         """What the run remembers by step id, for calls that are too large to hold it."""
         return await self._store.run_memos(run_id)
+
+    @property
+    def damage(self) -> EngineFileDamagedError | None:
+        """Why it works no more, when its file was damaged under it."""
+        return self._worker.damage
+
+    async def is_blank(self) -> bool:
+        """Whether its file has never held an event: it is new, or in the place of another."""
+        return await self._store.is_blank()
 
     async def pending_count(self) -> int:
         """Jobs that are due, under way or wait for their time, and events that wait for `start`."""

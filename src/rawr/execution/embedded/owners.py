@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rawr.errors import RawrError
-from rawr.storage.lock import FileLock, free
+from rawr.storage.lock import FileLock, free, pids_holding
 
 SLOTS: Final = 64
 
@@ -45,6 +45,10 @@ class SlotLock:
     async def dead(self, owners: Mapping[str, int | None]) -> list[str]:
         """Those of `owners` (with the slot each was the last to take) that no longer live."""
         return await asyncio.to_thread(lambda: [owner for owner, slot in owners.items() if self._is_dead(slot)])
+
+    def pids(self, slot: int | None) -> tuple[int, ...]:
+        """The processes that hold the slot, where the system tells."""
+        return () if slot is None else tuple(sorted(pids_holding(self._lock(slot).path) or ()))
 
     def _take(self) -> int:
         for slot in range(SLOTS):

@@ -215,4 +215,13 @@ CREATE INDEX waits_by_event ON waits (event_name, match_path, match_key) WHERE e
 CREATE INDEX cancels_by_event ON cancels (event_name, match_path, match_key);
 """,
     ),
+    Migration(
+        name="what people look for",
+        sql="""
+CREATE INDEX events_by_id ON events (event_id);
+CREATE INDEX events_by_name ON events (name, ulid);
+CREATE INDEX runs_by_function ON runs (fn_id, run_id);
+CREATE INDEX runs_unwell ON runs (run_id) WHERE status IN ('failed', 'cancelled');
+""",
+    ),
 )

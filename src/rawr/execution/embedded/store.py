@@ -10,7 +10,8 @@ import msgspec
 
 from rawr.clock import Clock, UlidSource
 from rawr.execution.embedded import claims, events, jobs, registry, retention, runs, schedules, timers
-from rawr.execution.embedded.cancellation import Page, cancel_page
+from rawr.execution.embedded.cancellation import Fitting, Page, cancel_page, fitting_page
+from rawr.execution.embedded.damage import damage_said, refuse_truncated
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.model import (
@@ -27,7 +28,7 @@ from rawr.execution.embedded.outcomes import Failure, Outcome
 from rawr.execution.embedded.reruns import Rerun, rerun
 from rawr.execution.embedded.schema import MIGRATIONS
 from rawr.execution.embedded.transition import Transition
-from rawr.execution.expressions import Expressions
+from rawr.execution.expressions import Expressions, Wanted, check
 from rawr.storage.sqlite import Connection, Database, one, rows, run
 from rawr.wire import JsonValue
 
@@ -49,7 +50,9 @@ class EngineStore:
     """All writes are durable when their coroutine returns."""
 
     def __init__(self, path: Path, *, clock: Clock, backoff: Backoff, crashes_max: int = CRASHES_MAX) -> None:
-        self._database = Database(path, MIGRATIONS)
+        with damage_said():
+            refuse_truncated(path)
+            self._database = Database(path, MIGRATIONS)
         self._clock = clock
         self._backoff = backoff
         self._crashes_max = crashes_max
@@ -77,7 +80,7 @@ class EngineStore:
 
     async def register_if_unserved(self, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
         """Make these the functions of the app again, when whoever registered others since is gone."""
-        if await self._database.read(lambda c: registry.is_represented(c, app_id)):
+        if await self.read(lambda c: registry.is_represented(c, app_id)):
             return
 
         def transition(at: Transition) -> None:
@@ -95,7 +98,7 @@ class EngineStore:
 
     async def route_waiting(self) -> int:
         """Route the events that were accepted while no engine was up; how many there were."""
-        if await self._database.read(lambda c: one(c, "SELECT 1 FROM events WHERE routed = 0 LIMIT 1")) is None:
+        if await self.read(lambda c: one(c, "SELECT 1 FROM events WHERE routed = 0 LIMIT 1")) is None:
             return 0
         return await self._transition(events.route_waiting)
 
@@ -114,8 +117,43 @@ class EngineStore:
         """End a run from outside; whether it had not ended before."""
         return await self._transition(lambda at: runs.end_run(at, run_id, runs.Cancelled(reason=reason)))
 
-    async def cancel_page(self, which: RunFilter, after_run_id: str) -> Page:
+    async def cancel_where(self, which: RunFilter) -> list[str]:
+        """End all runs that fit, and only those queued before this began, page by page; their ids.
+
+        Raises:
+            ExpressionInvalidError: the condition can never be answered.
+        """
+        which = self._bounded(which)
+        cancelled: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._cancel_page(which, after)
+            cancelled += page.cancelled
+            after = page.last_run_id
+        return cancelled
+
+    async def matching(self, which: RunFilter) -> int:
+        """How many runs `cancel_where` would end now."""
+        which = self._bounded(which)
+        count = 0
+        after: str | None = ""
+        while after is not None:
+            page = await self._fitting_page(which, after)
+            count += len(page.run_ids)
+            after = page.last_run_id
+        return count
+
+    def _bounded(self, which: RunFilter) -> RunFilter:
+        if which.condition is not None:
+            check(which.condition, Wanted.CONDITION, "event")
+        before_ms = min(which.queued_before_ms, self._clock.now_ms() + 1)
+        return msgspec.structs.replace(which, queued_before_ms=before_ms)
+
+    async def _cancel_page(self, which: RunFilter, after_run_id: str) -> Page:
         return await self._transition(lambda at: cancel_page(at, which, after_run_id))
+
+    async def _fitting_page(self, which: RunFilter, after_run_id: str) -> Fitting:
+        return await self._transition(lambda at: fitting_page(at, which, after_run_id))
 
     async def rerun(self, asked: Rerun) -> str:
         return await self._transition(lambda at: rerun(at, asked))
@@ -138,7 +176,7 @@ class EngineStore:
 
     async def renew(self, lease: Lease) -> None:
         sql = "UPDATE queue SET lease_until = ? WHERE lease_owner = ?"
-        await self._database.write(lambda c: run(c, sql, (lease.until_ms, lease.owner)))
+        await self._write(lambda c: run(c, sql, (lease.until_ms, lease.owner)))
 
     async def release(self, owner: str) -> None:
         """Give all leases of `owner` back, as if they had never been taken. It serves nothing any more."""
@@ -155,7 +193,7 @@ class EngineStore:
             "SELECT owner, min(until) FROM (SELECT lease_owner AS owner, lease_until AS until FROM queue"
             " WHERE lease_owner IS NOT NULL UNION ALL SELECT owner, NULL FROM offers) WHERE owner <> ? GROUP BY owner"
         )
-        return dict(await self._database.read(lambda c: rows(c, sql, (owner,))))
+        return dict(await self.read(lambda c: rows(c, sql, (owner,))))
 
     async def reclaim(self, *, dead: Sequence[str], alive: Sequence[str]) -> int:
         """Free the leases of dead owners, and expired ones of all but `alive`; how many there were.
@@ -172,16 +210,20 @@ class EngineStore:
     async def take_slot(self, slot: int, owner: str) -> None:
         """`owner` now holds the lock of `slot`; who had it before is dead."""
         sql = "INSERT OR REPLACE INTO owners VALUES (?, ?)"
-        await self._database.write(lambda c: run(c, sql, (slot, owner)))
+        await self._write(lambda c: run(c, sql, (slot, owner)))
 
     async def slots(self) -> dict[str, int]:
         """Slot of each owner that was the last to take one."""
-        found = await self._database.read(lambda c: rows(c, "SELECT owner, slot FROM owners"))
+        found = await self.read(lambda c: rows(c, "SELECT owner, slot FROM owners"))
         return dict(found)
 
     async def next_due_ms(self) -> int | None:
         """When the next unclaimed job is due."""
-        return await self._database.read(_next_due)
+        return await self.read(_next_due)
+
+    async def is_blank(self) -> bool:
+        """Whether it has never accepted an event: a new file, or one in the place of another."""
+        return await self.read(lambda c: one(c, "SELECT 1 FROM events LIMIT 1")) is None
 
     async def pending_count(self) -> int:
         """Jobs and steps that are waiting, sleeping or under way, and events that have not started their runs yet."""
@@ -202,29 +244,38 @@ class EngineStore:
         return await self._count(sql, now_ms)
 
     async def run(self, run_id: str) -> EngineRun | None:
-        found = await self._database.read(lambda c: rows(c, f"{_RUNS} WHERE r.run_id = ?", (run_id,)))
+        found = await self.read(lambda c: rows(c, f"{_RUNS} WHERE r.run_id = ?", (run_id,)))
         return _engine_run(found[0]) if found else None
 
     async def runs(self, limit: int) -> list[EngineRun]:
         """Newest first."""
         sql = f"{_RUNS} ORDER BY r.run_id DESC LIMIT ?"
-        return [_engine_run(row) for row in await self._database.read(lambda c: rows(c, sql, (limit,)))]
+        return [_engine_run(row) for row in await self.read(lambda c: rows(c, sql, (limit,)))]
 
     async def run_events(self, run_id: str) -> list[JsonValue] | None:
         """What triggered the run: one event, or a batch. None if there is no such run."""
         if await self.run(run_id) is None:
             return None
-        _, found = await self._database.read(lambda c: runs.run_events(c, run_id))
+        _, found = await self.read(lambda c: runs.run_events(c, run_id))
         return [body.value() for _, body in found]
 
     async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
         """The memos of the run's finished steps by step id."""
-        found = await self._database.read(lambda c: runs.finished_steps(c, run_id, with_memos=True))
+        found = await self.read(lambda c: runs.finished_steps(c, run_id, with_memos=True))
         memos: dict[str, JsonValue] = found.memos.value()
         return memos
 
+    async def read(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question about one moment."""
+        with damage_said():
+            return await self._database.read(question)
+
+    async def _write(self, unit: Callable[[Connection], T]) -> T:
+        with damage_said():
+            return await self._database.write(unit)
+
     async def _count(self, sql: str, *parameters: int) -> int:
-        row = await self._database.read(lambda c: one(c, sql, parameters))
+        row = await self.read(lambda c: one(c, sql, parameters))
         assert row is not None
         return int(row[0])
 
@@ -242,7 +293,7 @@ class EngineStore:
             events.route_emitted(at)
             return result
 
-        return await self._database.write(unit)
+        return await self._write(unit)
 
 
 _RUNS: Final = (

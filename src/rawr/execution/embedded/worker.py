@@ -17,6 +17,7 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.errors import StorageError
+from rawr.execution.embedded.damage import EngineFileDamagedError
 from rawr.execution.embedded.model import Claim, Lease
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.protocol import call_request, parse_answer
@@ -56,6 +57,8 @@ class Worker:
         max_calls: int,
         sweep: Callable[[], Awaitable[object]],
     ) -> None:
+        self.damage: EngineFileDamagedError | None = None
+        """Set when the file turned out to be damaged; there is no more work then."""
         self._store = store
         self._owner = owner
         self._call = call
@@ -121,6 +124,10 @@ class Worker:
                 seen_version = self._store.data_version()
                 next_due_ms = await self._store.next_due_ms()
                 wait_s = await self._idle(seen_version, next_due_ms, wait_s)
+            except EngineFileDamagedError as error:
+                self.damage = error
+                _log.error("the engine has stopped: %s; %s", error.message, error.fix)
+                return
             except _TRANSIENT as error:
                 _log.warning("the engine waits for its file: %s", error.code)
                 await asyncio.sleep(self._times.storage_retry_s)

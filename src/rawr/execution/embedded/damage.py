@@ -1,0 +1,124 @@
+"""A damaged engine file: how it is told, and how it is put aside. The truth about runs of workflows is not in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rawr.errors import CorruptFileError, RawrError
+from rawr.execution.embedded.owners import SLOTS
+from rawr.storage.faults import storage_fault
+from rawr.storage.lock import is_held, pids_holding
+from rawr.storage.sqlite import DatabaseCorruptError, check_database
+
+# Of https://sqlite.org/fileformat.html, section 1.3: the magic, the size of a page, and the number of pages.
+_HEADER: Final = struct.Struct(">16sH10xI")
+_MAGIC: Final = b"SQLite format 3\0"
+_FILES: Final = ("", "-wal", "-shm")
+
+
+class EngineFileDamagedError(CorruptFileError):
+    """The file cannot be understood, and is left as it is."""
+
+    code = "ENGINE_FILE_DAMAGED"
+
+
+class EngineInUseError(RawrError):
+    """Some process works with the file that is to be put aside."""
+
+    code = "ENGINE_IN_USE"
+
+
+class Repaired(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    damage: str | None
+    """What was wrong; None when nothing was, and nothing was done."""
+    put_aside: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def damage_said() -> Iterator[None]:
+    """Let damage that shows in this block be told as the engine's, with the way out."""
+    try:
+        yield
+    except DatabaseCorruptError as error:
+        raise EngineFileDamagedError(
+            f"the engine's file is damaged: {error.message}",
+            details=error.details,
+            fix="rawr down, then rawr engine repair",
+        ) from error
+
+
+def refuse_truncated(path: Path) -> None:
+    """Refuse a file that is shorter than it says that it is, which SQLite notices only where something is missing.
+
+    Raises:
+        DatabaseCorruptError
+    """
+    try:
+        with path.open("rb") as file:
+            header, size_bytes = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
+    except OSError:
+        return  # none yet; or opening it will say what is wrong
+    if len(header) < _HEADER.size:
+        return
+    magic, page_size, pages = _HEADER.unpack(header)
+    wanted = pages * (65536 if page_size == 1 else page_size)
+    if magic == _MAGIC and size_bytes < wanted:
+        message = f"{path} cannot be understood: it has {size_bytes} bytes and says that it has {wanted}"
+        raise DatabaseCorruptError(message, details={"path": str(path), "sizeBytes": size_bytes})
+
+
+def put_aside(database: Path, run_dir: Path, *, at_ms: int, check_only: bool = False) -> Repaired:
+    """Move a damaged file away, with what belongs to it. The next engine begins a new one; a sound file stays.
+
+    Reads all of the file.
+
+    Raises:
+        EngineInUseError: an engine works with it.
+        StorageError
+    """
+    if not os.path.lexists(database):
+        return Repaired(damage=None)
+    damage = _damage(database)
+    if damage is None or check_only:
+        return Repaired(damage=damage)
+    _refuse_in_use(database, run_dir)
+    moved = []
+    for suffix in _FILES:
+        source = database.with_name(database.name + suffix)
+        if os.path.lexists(source):
+            target = database.with_name(f"{database.name}.damaged-{at_ms}{suffix}")
+            try:
+                os.rename(source, target)
+            except OSError as error:
+                raise storage_fault(source, "move away", error) from error
+            moved.append(str(target))
+    return Repaired(damage=damage, put_aside=tuple(moved))
+
+
+def _damage(database: Path) -> str | None:
+    if not database.is_file():
+        return f"{database} is no file"
+    if database.stat().st_size == 0:
+        return f"{database} is empty"
+    try:
+        refuse_truncated(database)
+    except DatabaseCorruptError as error:
+        return error.message
+    return check_database(database)
+
+
+def _refuse_in_use(database: Path, run_dir: Path) -> None:
+    for slot in range(SLOTS):
+        lock = run_dir / f"engine-{slot}.lock"
+        if lock.exists() and is_held(lock):
+            pids = ", ".join(str(pid) for pid in sorted(pids_holding(lock) or ())) or "unknown"
+            raise EngineInUseError(
+                f"a process works with {database} (pid {pids})", details={"path": str(database)}, fix="rawr down"
+            )
