@@ -28,6 +28,9 @@ from rawr.telemetry.contract import inngest_link
 from rawr.wire import JsonValue, iso_from_ms
 
 FUNCTION_ID: Final = "coordination-workflow-runner"
+RUNNER_PROTOCOL: Final = 1
+"""Raise it with every change of which steps a run has, of their ids or order, or of what their memos mean: runs that
+began before are then held instead of going on in a program that reads their history wrongly."""
 EVENT_NAME: Final = "rawr/coordination.workflow.run"
 
 _ENDED: Final = "run has ended"

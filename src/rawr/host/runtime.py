@@ -22,11 +22,12 @@ from rawr.coordination.ports import CoordinationStore, WorkflowVersionConflictEr
 from rawr.coordination.service import CoordinationService, WorkflowInvalidError
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
+from rawr.execution.code import InstanceCode
 from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.finished import tell_finished
 from rawr.execution.inngest_engine import InngestEngine
 from rawr.execution.pending import check_drained
-from rawr.execution.ports import EventSink, FunctionDeps, IngressResponse, OutgoingEvent
+from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.app import AppParts, build_app
@@ -97,7 +98,7 @@ async def open_host(
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
         engine_calls = _InProcessCalls()
-        engine = await _engine(place, keys, engine_calls)
+        engine = await _engine(place, keys, engine_calls, _code(manifest, store))
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
         service = _service(place, deps, engine)
@@ -205,9 +206,19 @@ class _AuthoritativeState:
         return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
 
 
-async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> _Engine:
+def _code(manifest: Manifest, store: CoordinationStore) -> RunCode:
+    return InstanceCode(
+        manifest.functions,
+        app_id=APP_ID,
+        handler_code=manifest.handler_code,
+        own_code=manifest.own_code,
+        get_workflow=store.get_workflow,
+    )
+
+
+async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> _Engine:
     if place.settings.inngest is None:
-        return await asyncio.to_thread(_embedded_engine, place, keys, calls)
+        return await asyncio.to_thread(_embedded_engine, place, keys, calls, code)
     await asyncio.to_thread(check_drained, place.file("engine.sqlite"))
     # Importing the SDK takes half a second; only an opened host needs it.
     from rawr.execution.ingest import make_event_sink
@@ -216,7 +227,7 @@ async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> _Engine
     return InngestEngine(server, events=make_event_sink(server), call=calls, clock=place.clock)
 
 
-def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngine:
+def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> EmbeddedEngine:
     return EmbeddedEngine(
         database=place.file("engine.sqlite"),
         run_dir=place.file("run"),
@@ -225,6 +236,7 @@ def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> Embe
         clock=place.clock,
         serve_url=place.local_url + PATH,
         max_calls=place.settings.engine_calls,
+        code=code,
     )
 
 

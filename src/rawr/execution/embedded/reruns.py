@@ -102,7 +102,8 @@ def _store_event(at: Transition, like_ulid: str, body: Fragment) -> str:
 def _copy_steps(at: Transition, old_id: str, new_id: str, count: int) -> None:
     run(
         at.connection,
-        "INSERT INTO steps SELECT ?, step_id, seq, name, memo, memo_canonical, attempt, ended_at FROM steps"
+        "INSERT INTO steps (run_id, step_id, seq, name, memo, memo_canonical, attempt, ended_at, op)"
+        " SELECT ?, step_id, seq, name, memo, memo_canonical, attempt, ended_at, op FROM steps"
         " WHERE run_id = ? AND seq <= ?",
         (new_id, old_id, count),
     )
