@@ -114,6 +114,9 @@ class _NoEngine:
     async def dispatch(self, run: Run) -> Sequence[EventId]:
         raise _LeftForTheNextHost(run)
 
+    async def withdraw(self, run: Run, reason: str) -> None:
+        """The engine's next step finds the run ended."""
+
 
 def _manifest(invocation: Invocation) -> Manifest:
     manifest = load_manifest(invocation.instance.root)

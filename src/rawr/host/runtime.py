@@ -183,7 +183,7 @@ class _InProcessCalls:
         return await asgi_call(self.app, method, query, headers, body)
 
 
-class _EngineDispatcher:
+class EngineDispatcher:
     """Hands a run to the engine as an event. The run's id makes the event unique: twice is once."""
 
     def __init__(self, sink: EventSink) -> None:
@@ -193,6 +193,10 @@ class _EngineDispatcher:
         data = {"runId": run.run_id, "workflowId": run.workflow_id, "workflowVersion": run.workflow_version}
         event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
         return [EventId(event_id) for event_id in await self._sink.send([event])]
+
+    async def withdraw(self, run: Run, reason: str) -> None:
+        if isinstance(self._sink, EmbeddedEngine):
+            await self._sink.cancel_of_event(run.run_id, reason)
 
 
 class _AuthoritativeState:
@@ -254,7 +258,7 @@ def _function_deps(place: _Place, store: CoordinationStore) -> FunctionDeps:
 def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> CoordinationService:
     return CoordinationService(
         store=deps.store,
-        dispatcher=_EngineDispatcher(engine),
+        dispatcher=EngineDispatcher(engine),
         clock=place.clock,
         run_ids=RunIdSource(place.clock),
         base_url=lambda: place.base_url,

@@ -154,6 +154,11 @@ class EmbeddedEngine:
         self._worker.wake()
         return cancelled
 
+    async def cancel_of_event(self, event_id: str, reason: str) -> bool:
+        """`cancel` the newest run that the event with this id of its sender's started; False if there is none."""
+        run_id = await self._store.run_of_event(event_id)
+        return run_id is not None and await self.cancel(run_id, reason)
+
     async def cancel_where(self, which: RunFilter) -> list[str]:
         """End all runs that fit, and only those queued before this began; their ids.
 

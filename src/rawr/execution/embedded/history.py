@@ -85,11 +85,19 @@ def find_run(connection: Connection, wanted: str) -> str:
     """
     if one(connection, "SELECT 1 FROM runs WHERE run_id = ?", (wanted,)) is not None:
         return wanted
+    run_id = run_of_event(connection, wanted)
+    if run_id is not None:
+        return run_id
+    raise EngineRunNotFoundError(f"the engine has no run {wanted}", details={"runId": wanted}, fix="rawr engine runs")
+
+
+def run_of_event(connection: Connection, event_id: str) -> str | None:
+    """The newest run of the event with this id of its sender's."""
     for sql in (_BY_KEY, _BY_EVENT):
-        row = one(connection, sql, (wanted,))
+        row = one(connection, sql, (event_id,))
         if row is not None:
             return str(row[0])
-    raise EngineRunNotFoundError(f"the engine has no run {wanted}", details={"runId": wanted}, fix="rawr engine runs")
+    return None
 
 
 def run_named(database: Path, wanted: str) -> str:

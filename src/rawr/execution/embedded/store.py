@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, jobs, pins, registry, retention, runs, schedules, timers
+from rawr.execution.embedded import claims, events, history, jobs, pins, registry, retention, runs, schedules, timers
 from rawr.execution.embedded.cancellation import Page, cancel_page
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
@@ -239,6 +239,10 @@ class EngineStore:
     async def run(self, run_id: str) -> EngineRun | None:
         found = await self._database.read(lambda c: rows(c, f"{_RUNS} WHERE r.run_id = ?", (run_id,)))
         return _engine_run(found[0]) if found else None
+
+    async def run_of_event(self, event_id: str) -> str | None:
+        """The newest run of the event with this id of its sender's."""
+        return await self._database.read(lambda c: history.run_of_event(c, event_id))
 
     async def runs(self, limit: int) -> list[EngineRun]:
         """Newest first."""
