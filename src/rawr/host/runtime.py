@@ -98,7 +98,7 @@ async def open_host(
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
         engine_calls = _InProcessCalls()
-        engine = await _engine(place, keys, engine_calls, _code(manifest, store))
+        engine = await _engine(place, keys, engine_calls, code_of(manifest, store))
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
         service = _service(place, deps, engine)
@@ -210,7 +210,8 @@ class _AuthoritativeState:
         return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
 
 
-def _code(manifest: Manifest, store: CoordinationStore) -> RunCode:
+def code_of(manifest: Manifest, store: CoordinationStore) -> RunCode:
+    """The code that the functions of the manifest are made of, as an engine pins runs to it."""
     return InstanceCode(
         manifest.functions,
         app_id=APP_ID,

@@ -188,6 +188,10 @@ class EmbeddedEngine:
         self._worker.wake()
         return run_id
 
+    async def check_held(self, run_id: str) -> None:
+        """Raises CodeNotAcceptedError: there is no such run, or it is not held."""
+        await self._store.held_call(run_id)
+
     async def accept_code(self, run_id: str, by: str) -> None:
         """Let a run that is held for want of its code go on with the code that there is now; `by` is kept with it.
 
