@@ -1,7 +1,7 @@
 """What a plugin is made of, as one hash: it changes when its code or manifest does, and at nothing else. Reads only.
 
-Caches, hidden files and the documents that people read do not count, and neither do permissions, times, or whether a
-file is a link. What is left counts whatever it is: a template that a desk reads is code as much as the desk is.
+Caches, environments, hidden files and the documents that people read do not count, and neither do permissions, times,
+or whether a file is a link. What is left counts whatever it is: a template that a desk reads is code as the desk is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 _CHUNK_BYTES: Final = 1 << 20
 _NOT_CODE: Final = ("readme", "changelog", "license", "licence", "notice", "authors")
 _CACHES: Final = frozenset({"__pycache__", "node_modules"})
+_ENVIRONMENT_MARK: Final = "pyvenv.cfg"
 _COMPILED: Final = (".pyc", ".pyo")
 
 
@@ -72,7 +73,10 @@ def _files(folder: Path, below: str, within: frozenset[str], budget: _Budget) ->
     real = os.path.realpath(folder)
     if real in within:
         return
-    for entry in _entries(folder):
+    entries = _entries(folder)
+    if below and any(entry.name == _ENVIRONMENT_MARK for entry in entries):
+        return  # what is installed there belongs to whoever made it
+    for entry in entries:
         if not is_code(entry.name):
             continue
         name = f"{below}{entry.name}"

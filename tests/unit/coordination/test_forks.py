@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from tests.unit.execution.test_program import desk, diamond, workflow
 
 from rawr.clock import RunIdSource
-from rawr.coordination.forks import RerunAsked, RerunRefusedError
+from rawr.coordination.forks import Fork, RerunAsked, RerunRefusedError
 from rawr.coordination.graph import graph_of
+from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import MemoryKey, MemoryScope, Run, RunStatus, Workflow
-from rawr.coordination.ports import RunNotFoundError
+from rawr.coordination.ports import CreatedRun, RunNotFoundError
 from rawr.coordination.service import CoordinationService
+from rawr.errors import StorageError
 from rawr.execution.ports import DeskContext, FunctionDeps, FunctionFailedError
 from rawr.execution.program import coordination_runner
 from rawr.ids import EventId, RunId
@@ -32,12 +34,23 @@ from rawr.wire import JsonValue
 T = TypeVar("T")
 
 
+class FillingStore(MemoryCoordinationStore):
+    """Takes no new runs while its disk is full."""
+
+    is_full = False
+
+    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
+        if self.is_full:
+            raise StorageError("the disk is full")
+        return await super().create_run(run, fact, fork)
+
+
 class Scene:
     """A service, a store in memory, and runs that are driven when the test says so."""
 
     def __init__(self, flow: Workflow) -> None:
         self.clock = FakeClock()
-        self.store = MemoryCoordinationStore(self.clock)
+        self.store = FillingStore(self.clock)
         self.calls: list[tuple[str, JsonValue]] = []
         self.broken: set[str] = set()
         self.withdrawn: list[tuple[str, str]] = []
@@ -204,6 +217,22 @@ def test_an_unfinished_run_is_ended_with_a_reason_before_it_is_run_again() -> No
     assert scene.told == [old]
     scene.check(old)
     assert scene.drive(new).status is RunStatus.COMPLETED
+    scene.check(new)
+
+
+def test_a_rerun_that_breaks_off_after_the_old_run_was_ended_can_be_asked_for_again() -> None:
+    scene = Scene(diamond("echo"))
+    old = scene.queue()
+    with pytest.raises(Crash):
+        scene.drive(old, CrashPoint(6))
+    scene.store.is_full = True
+    with pytest.raises(StorageError):
+        scene.again(old)
+    scene.store.is_full = False
+    assert scene.run(old).status is RunStatus.FAILED
+    new = scene.again(old, from_step="b")
+    assert scene.drive(new).status is RunStatus.COMPLETED
+    scene.check(old)
     scene.check(new)
 
 

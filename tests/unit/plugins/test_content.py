@@ -67,7 +67,8 @@ def test_caches_hidden_files_and_documents_for_people_do_not_count(tree: dict[st
         "node_modules/x/y.js",
     ]
     names += ["README.md", "readme", "docs_/README.rst", "CHANGELOG.md", "LICENSE"]
-    kept = {name: content for name, content in tree.items() if not name.startswith(("sub", "docs_"))}
+    names += ["venv/pyvenv.cfg", "venv/lib/x.py"]
+    kept = {name: content for name, content in tree.items() if not name.startswith(("sub", "docs_", "venv"))}
     assert hash_of({**kept, **dict.fromkeys(names, noise)}) == hash_of(kept)
 
 
