@@ -220,6 +220,48 @@ def test_what_the_disk_refuses_at_any_call_is_a_typed_error_and_changes_nothing(
         assert leftovers(store) == [], where
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES], ids=lambda number: errno.errorcode[number])
+def test_what_the_disk_refuses_to_who_restores_a_corrupt_file_changes_nothing_and_is_said_so(
+    tmp_path: Path, number: int
+) -> None:
+    store = with_corrupt_file(tmp_path / "rehearsal")
+    with counted(lambda number, name, call: call()) as calls:
+        enabling(store)
+    replaced = calls.index("replace")
+    assert calls.count("fsync") > 2, "the bytes that are put away are forced to disk, too"
+    for at, name in enumerate(calls):
+        if name == "close":
+            continue
+        store = with_corrupt_file(tmp_path / str(at))
+
+        def refusing(this: int, _: str, call: Callable[[], Any], at: int = at) -> Any:
+            if this == at:
+                raise OSError(number, os.strerror(number))
+            return call()
+
+        error = None
+        with counted(refusing):
+            try:
+                enabling(store)
+            except StorageError as raised:
+                error = raised
+        where = f"{name} (call {at}) refused with {errno.errorcode[number]}"
+        if error is None or isinstance(error, DurabilityUnknownError):
+            assert error is None or at > replaced, where
+            assert tuple(store.get().plugins.enabled) == NEW, where
+        else:
+            assert store.path.read_bytes() == b"{", where
+            assert "new" not in str(past_of(store.files).revisions), where
+        assert "next" in store.enable("next").plugins.enabled, where
+        assert [path.read_bytes() for path in store.files.folder.glob("state.json.corrupt-*")] == [b"{"], where
+
+
+def with_corrupt_file(root: Path) -> RepoStateStore:
+    store = prepared(root)
+    store.path.write_bytes(b"{")
+    return RepoStateStore(root, options=QUICK, notify=lambda _: None)
+
+
 def is_only_looked_at(calls: list[str], at: int) -> bool:
     """Before the lock is held, a file of others that cannot be opened only means to do without them."""
     return calls[at] in ("open", "pread") and "flock" not in calls[:at]

@@ -25,9 +25,9 @@ from rawr.state.faults import ForkedInChangeError
 from rawr.state.files import StateFiles
 from rawr.state.journal import Entry, Journal, sha_of
 from rawr.state.model import Document, RepoState, StateCorruptError
-from rawr.state.stamp import stamp, stamped_revision
+from rawr.state.stamp import Stamped, stamp, stamped_revision
 from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable
-from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, storage_fault
+from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, in_preparation, storage_fault
 
 SIZE_MAX: Final = 16 << 20
 
@@ -169,7 +169,8 @@ class Committer:
         """Put the bytes of a corrupt file away, unchanged, before they are replaced."""
         if standing.restored is None:
             return ()
-        path = _quarantined(self._files, standing.corrupt, self._clock.now_ms())
+        with in_preparation():
+            path = _quarantined(self._files, standing.corrupt, self._clock.now_ms())
         revision = standing.restored.rev
         self._notify(f"{self._files.state} was corrupt: revision {revision} was restored, its bytes are in {path}")
         return (Change(op="recover", rev=revision, quarantine=path.name),)
@@ -207,14 +208,14 @@ def standing_of(
     entries: Iterator[Entry],
     *,
     durable: int,
-    stamped: Callable[[str], int | None],
+    stamped: Callable[[str], Stamped | None],
     path: Path,
     at: str,
 ) -> Standing:
     """Judge the bytes of the state file by the journal, which is given newest first.
 
     `durable` is a revision that is known to have been carried out; later ones may have been, too. `stamped` gives
-    the revision that the file itself carries for content of a hash, if it does.
+    the revision that the file itself carries, and whether it is that of content of a hash.
 
     Raises:
         StateCorruptError: it is corrupt, and the journal holds nothing to restore.
@@ -239,9 +240,11 @@ def standing_of(
     if last is not None and last.sha == sha:
         return Standing(document=document, sha=sha, revision=revision, upto=upto)
     own = None if sha is None else stamped(sha)
-    if own is not None and own > revision:
-        return Standing(document=document, sha=sha, revision=own, upto=upto, unknown=raw.decode(), unknown_op="recall")
-    return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, unknown=raw.decode())
+    if own is not None and own.is_of_content and own.revision > revision:
+        revision, op = own.revision, "recall"
+    else:
+        revision, op = max(revision, 0 if own is None else own.revision) + 1, "adopt"
+    return Standing(document=document, sha=sha, revision=revision, upto=upto, unknown=raw.decode(), unknown_op=op)
 
 
 def was_intention(newest: Entry, sha: str | None, *, durable: int) -> bool:
@@ -349,9 +352,12 @@ def _entries(
 
 def _quarantined(files: StateFiles, corrupt: bytes, at_ms: int) -> Path:
     """The file that holds those bytes, which may be there from an attempt that was interrupted."""
-    for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
-        if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
-            return known
+    try:
+        for known in sorted(files.folder.glob(f"{files.quarantine(0).name[:-1]}*")):
+            if known.stat().st_size == len(corrupt) and known.read_bytes() == corrupt:
+                return known
+    except OSError as error:
+        raise storage_fault(files.folder, "look through", error) from error
     while not create_exclusive(files.quarantine(at_ms), corrupt, mode=0o600):
         at_ms += 1
     return files.quarantine(at_ms)

@@ -30,7 +30,7 @@ from rawr.errors import StorageError
 from rawr.state.changes import Pending, QueuePosition, Request
 from rawr.storage import lock
 from rawr.storage.atomic import create_exclusive, write_durable
-from rawr.storage.faults import storage_fault
+from rawr.storage.faults import in_preparation, storage_fault
 
 IS_AVAILABLE: Final = sys.platform == "linux" and sys.maxsize > 2**32
 SIZE_MAX: Final = 1 << 20
@@ -178,7 +178,8 @@ class Taking:
     def _begin_anew(self) -> None:
         with contextlib.suppress(BlockingIOError):  # somebody waits; the next holder will try again
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            write_durable(self._path, _beginning())
+            with in_preparation():
+                write_durable(self._path, _beginning())
 
     def _waits(self, request: Request) -> bool:
         return _is_locked(self._descriptor, _presence(request.key))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -75,3 +77,14 @@ def storage_fault(path: Path, doing: str, error: OSError) -> StorageError:
     kind, cause, fix = _BY_ERRNO.get(error.errno or 0, (StorageError, error.strerror or str(error), None))
     details = {"path": str(path), "cause": cause, "errno": errno.errorcode.get(error.errno or 0, "")}
     return kind(f"cannot {doing} {path}: {cause}", details=details, fix=fix)
+
+
+@contextlib.contextmanager
+def in_preparation() -> Iterator[None]:
+    """Around what is written before a change that does not happen without it: that a power cut may undo it is then a
+    plain refusal, and not an outcome in doubt.
+    """
+    try:
+        yield
+    except DurabilityUnknownError as error:
+        raise StorageError(f"nothing was changed: {error.message}", details=error.details) from error
