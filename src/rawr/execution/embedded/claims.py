@@ -68,14 +68,8 @@ def claim(
         passed_over = 0
         for candidate in (Candidate(*row) for row in page):
             is_suspect = candidate.crashes >= CRASHES_SUSPECT
-            standing = judge.standing(candidate)
-            if standing is Standing.NOWHERE:
-                hold(at, candidate)
-            if (
-                standing is not Standing.OURS
-                or (is_suspect and not may_take_suspect)
-                or not is_admitted(at, candidate, function_of)
-            ):
+            may_take = may_take_suspect or not is_suspect
+            if not (may_take and _is_ours(at, judge, candidate) and is_admitted(at, candidate, function_of)):
                 passed_over += 1
                 continue
             may_take_suspect = may_take_suspect and not is_suspect
@@ -119,6 +113,14 @@ def reclaim(at: Transition, *, dead: Sequence[str], alive: Sequence[str], crashe
         if job.crashes >= crashes_max:
             runs.give_up_on_host(at, job)
     return len(lost)
+
+
+def _is_ours(at: Transition, judge: Judge, candidate: Candidate) -> bool:
+    """Whether we have the code of the run. What nobody has is held, out of the way of later claims."""
+    standing = judge.standing(candidate)
+    if standing is Standing.NOWHERE:
+        hold(at, candidate)
+    return standing is Standing.OURS
 
 
 def _has_suspect(at: Transition, owner: str) -> bool:
