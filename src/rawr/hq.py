@@ -63,6 +63,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[PluginFault, ...] = ()
     streams: tuple[StreamProcedure, ...] = ()
     """Procedures that answer with values as they come; on `/rpc` only."""
+    handler_code: Mapping[str, str] = {}
+    """The code that each desk handler of a plugin is from: `<plugin id>@<hash>`."""
+    own_code: str | None = None
+    """The code of `rawr_hq.py`, where what no plugin brings is from; `load_manifest` fills it in."""
 
 
 class ManifestLoadError(RawrError):
@@ -98,6 +102,7 @@ def compose(root: Path) -> Manifest:
         finished_hooks=tuple(parts.finished_hooks),
         faults=(*manifest_faults, *parts.faults),
         streams=STREAMS,
+        handler_code=parts.handler_code,
     )
 
 
@@ -118,6 +123,7 @@ def load_manifest(root: Path) -> Manifest:
             f"{path} is missing", details={"path": str(path)}, fix="make an instance with: rawr init DIR"
         )
     try:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
         given = _manifest_function(path)(root)
     except ManifestLoadError:
         raise
@@ -131,7 +137,7 @@ def load_manifest(root: Path) -> Manifest:
         )
     if problems := list(_problems(given)):
         raise ManifestLoadError(f"{path}: {'; '.join(problems)}", details={"path": str(path)})
-    return given
+    return msgspec.structs.replace(given, own_code=f"{MARKER}@{content}")
 
 
 class PluginNameClashError(RawrError):
@@ -144,6 +150,7 @@ class _Brought(msgspec.Struct, frozen=True, kw_only=True):
     """What one plugin brings to the manifest."""
 
     handlers: Mapping[str, DeskHandler] = {}
+    handler_code: Mapping[str, str] = {}
     workflows: tuple[Workflow, ...] = ()
     finished_hooks: tuple[FinishedHook, ...] = ()
     web_mount: WebMount | None = None
@@ -157,7 +164,12 @@ def _brought_by(root: Path, plugin: Plugin) -> _Brought:
                 FinishedHook(name=hook.mark.name, workflow_id=hook.mark.workflow_id, call=hook.call)
                 for hook in loaded.finished_hooks
             )
-            return _Brought(handlers=loaded.handlers, workflows=loaded.workflows, finished_hooks=hooks)
+            return _Brought(
+                handlers=loaded.handlers,
+                handler_code=dict.fromkeys(loaded.handlers, loaded.code),
+                workflows=loaded.workflows,
+                finished_hooks=hooks,
+            )
         case PluginKind.WEB:
             module = module_of(plugin)
             if module is None:
@@ -173,6 +185,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self.handlers: dict[str, DeskHandler] = {}
+        self.handler_code: dict[str, str] = {}
         self.workflows: list[Workflow] = []
         self.web_mounts: list[WebMount] = []
         self.finished_hooks: list[FinishedHook] = []
@@ -194,6 +207,7 @@ class _Parts:
                 )
         self._owners.update(dict.fromkeys(names, str(plugin.plugin_id)))
         self.handlers.update(brought.handlers)
+        self.handler_code.update(brought.handler_code)
         self.workflows.extend(brought.workflows)
         self.finished_hooks.extend(brought.finished_hooks)
         if brought.web_mount is not None:

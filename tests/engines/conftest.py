@@ -14,7 +14,7 @@ import rawr.execution.ingest  # noqa: F401 - first: it imports the SDK without i
 from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.embedded.model import EngineRun
 from rawr.execution.embedded.worker import EngineTimes
-from rawr.execution.ports import IngressResponse, OutgoingEvent
+from rawr.execution.ports import IngressResponse, OutgoingEvent, RunCode
 from rawr.testing.clock import FakeClock
 from rawr.wire import JsonValue
 
@@ -109,7 +109,9 @@ class Bench:
         self.wire = Wire(functions)
         self.engine = self.another()
 
-    def another(self, call: Any = None, *, steady: FakeClock | None = None) -> EmbeddedEngine:
+    def another(
+        self, call: Any = None, *, steady: FakeClock | None = None, code: RunCode | None = None
+    ) -> EmbeddedEngine:
         engine = EmbeddedEngine(
             database=self.root / "engine.sqlite",
             run_dir=self.root / "run",
@@ -119,6 +121,7 @@ class Bench:
             steady_ms=(steady or self.clock).now_ms,
             backoff=lambda _attempt: BACKOFF_MS,
             times=EngineTimes(storage_retry_s=0.01),
+            code=code,
         )
         if isinstance(self.wire.client, FetchingClient):
             self.wire.client.engine = engine

@@ -1,6 +1,7 @@
 """Hosts that share one instance and are killed; a program, because only a process can be killed with -9.
 
     household.py kill <root> <seed> <kills>     two hosts; again and again one of them is killed at a random moment
+    household.py codes <root> <seed> <kills>    the same, and each of the two has code of its own
     household.py deadly <root>                  one host, with a function that exits its process
     household.py boundaries <root>              one host; killed before and after each of its transactions in turn
 
@@ -40,8 +41,9 @@ LIMIT = 3
 class Life:
     """One life of one host: what it does is written down under its number."""
 
-    def __init__(self, root: Path, number: int, crashes_max: int = 1000) -> None:
+    def __init__(self, root: Path, number: int, crashes_max: int = 1000, code: str | None = None) -> None:
         self.root = root
+        self.code = code
         self.number = number
         self.crashes_max = crashes_max
 
@@ -94,6 +96,19 @@ class Life:
         ]
 
 
+class HouseCode:
+    """`RunCode` of a host: everything is made of one plugin."""
+
+    def __init__(self, version: str) -> None:
+        self._tokens = frozenset({f"plugin@{version}"})
+
+    def offered(self) -> frozenset[str]:
+        return self._tokens
+
+    async def used(self, _fn_id: str, _events: Sequence[Any]) -> frozenset[str]:
+        return self._tokens
+
+
 def engine_of(life: Life) -> EmbeddedEngine:
     engine: list[EmbeddedEngine] = []
 
@@ -113,6 +128,7 @@ def engine_of(life: Life) -> EmbeddedEngine:
             backoff=lambda _attempt: 50,
             times=EngineTimes(sweep_s=0.1),
             crashes_max=life.crashes_max,
+            code=None if life.code is None else HouseCode(life.code),
         )
     )
     return engine[0]
@@ -153,10 +169,11 @@ def in_a_child(life: Life, prepare: Callable[[], None] = lambda: None) -> tuple[
     return child, listening
 
 
-def kill(root: Path, seed: int, kills: int) -> None:
+def kill(root: Path, seed: int, kills: int, codes: Sequence[str | None] = (None, None)) -> None:
     dice = random.Random(seed)
     asyncio.run(send_all(root, COUNTS, FAMILIES))
-    lives = [Life(root, 1), Life(root, 2)]
+    lives = [Life(root, number, code=code) for number, code in enumerate(codes, start=1)]
+    told = {life.number: life.code for life in lives}
     children = [in_a_child(life) for life in lives]
     for number in range(3, 3 + kills):
         which = dice.randrange(2)
@@ -168,10 +185,11 @@ def kill(root: Path, seed: int, kills: int) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(listening)
-        lives[which] = Life(root, number)
+        lives[which] = Life(root, number, code=codes[which])
+        told[number] = codes[which]
         children[which] = in_a_child(lives[which])
     statuses = [os.waitpid(child, 0)[1] for child, _ in children]
-    print(json.dumps({"statuses": statuses, **result(root)}))
+    print(json.dumps({"statuses": statuses, "codes": told, **result(root)}))
 
 
 def wait_for_progress(log: Path, size_bytes: int) -> None:
@@ -246,6 +264,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["kill", root, seed, kills]:
             kill(Path(root), int(seed), int(kills))
+        case ["codes", root, seed, kills]:
+            kill(Path(root), int(seed), int(kills), ("old", "new"))
         case ["deadly", root]:
             deadly(Path(root))
         case ["boundaries", root]:

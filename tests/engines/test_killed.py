@@ -109,6 +109,19 @@ def test_two_hosts_of_one_instance_survive_that_one_of_them_is_killed_again_and_
             assert len(inside) <= household.LIMIT
 
 
+def test_two_hosts_with_different_code_are_killed_again_and_again_and_every_run_stays_in_its_code(
+    tmp_path: Path,
+) -> None:
+    told = run_household("codes", tmp_path, 5, 12)
+    assert told["statuses"] == [0, 0]
+    assert_all_is_done_once(told, household.COUNTS, household.FAMILIES)
+    codes: dict[str, set[str]] = {}
+    for life, what, *step in told["log"]:
+        if what == "enter":
+            codes.setdefault(step[0], set()).add(told["codes"][life])
+    assert {frozenset(one) for one in codes.values()} == {frozenset({"old"}), frozenset({"new"})}
+
+
 def test_work_whose_host_is_killed_at_any_of_its_transactions_is_neither_lost_nor_repeated(tmp_path: Path) -> None:
     told = run_household("boundaries", tmp_path)
     assert sum(one["killed"] for one in told) > 30

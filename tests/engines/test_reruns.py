@@ -146,6 +146,27 @@ def test_a_singleton_that_is_under_way_is_not_run_again_beside_itself(on_bench: 
     on_bench(lambda client: [client.create_function(fn_id="fn", trigger=TRIGGER, singleton=single)(fn)], scenario)
 
 
+def test_a_run_that_is_under_way_can_be_ended_by_the_one_that_repeats_it(on_bench: Any) -> None:
+    async def fn(ctx: inngest.Context) -> None:
+        await ctx.step.wait_for_event("w", event="end", timeout=DAY_MS)
+
+    async def scenario(bench: Any) -> None:
+        await bench.send()
+        await bench.engine.run_due()
+        (old,) = await bench.engine.runs(10)
+        with pytest.raises(RerunRefusedError):
+            await bench.engine.rerun(Rerun(run_id=old.run_id, from_step="nowhere", end_old=True))
+        assert await bench.engine.run(old.run_id) == old
+        new_id = await bench.engine.rerun(Rerun(run_id=old.run_id, end_old=True))
+        ended = await bench.engine.run(old.run_id)
+        assert ended.status is EngineRunStatus.CANCELLED
+        assert ended.error.message == f"it is run again as {new_id}"
+        assert (await bench.engine.run(new_id)).status is EngineRunStatus.QUEUED
+
+    single = inngest.Singleton(mode="skip")
+    on_bench(lambda client: [client.create_function(fn_id="fn", trigger=TRIGGER, singleton=single)(fn)], scenario)
+
+
 def test_what_ended_long_ago_is_forgotten_and_what_is_needed_is_kept(on_bench: Any) -> None:
     async def fn(ctx: inngest.Context) -> str:
         if ctx.event.data.get("wait"):

@@ -244,6 +244,9 @@ class FakeDispatcher:
         self.run_ids.append(run.run_id)
         return [EventId(f"evt-{len(self.run_ids)}")]
 
+    async def withdraw(self, run: Run, reason: str) -> None:
+        self.run_ids.remove(run.run_id)
+
 
 class FakeState:
     def __init__(self) -> None:

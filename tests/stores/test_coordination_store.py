@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 
+from rawr.coordination.forks import Fork, KeptDesk
 from rawr.coordination.lifecycle import Fact, IllegalTransitionError, event_id
 from rawr.coordination.model import (
     FINALIZATION_CONTRACT,
@@ -623,3 +624,46 @@ def test_an_effect_of_no_run_or_that_is_no_json_is_refused(bench: Bench) -> None
     with pytest.raises(BadInputError):
         bench(lambda store: store.record_finished_effect(run_id, "a", object()))
     assert bench(lambda store: store.finished_effect(run_id, "a")) is None
+
+
+FORK = Fork(
+    rerun_of=RunId("r0"),
+    from_desk=DESK,
+    kept={DeskId("before"): KeptDesk(input=None, output={"n": 1})},
+    inputs={DESK: [1, None, "x"]},
+)
+
+
+def test_how_a_run_goes_on_from_another_is_kept_with_it_and_never_changes(bench: Bench) -> None:
+    save(bench, workflow())
+    bench(lambda store: store.create_run(run_of(), QUEUED, FORK))
+    assert bench(lambda store: store.fork(RunId("r1"))) == FORK
+    bench(lambda store: store.create_run(run_of(), QUEUED))
+    assert bench(lambda store: store.fork(RunId("r1"))) == FORK
+    create(bench, run_of("r2"))
+    assert bench(lambda store: store.fork(RunId("r2"))) is None
+    assert bench(lambda store: store.fork(RunId("nobody"))) is None
+
+
+def test_a_withdrawn_run_ends_and_its_hooks_are_told_as_those_of_one_that_no_engine_took(bench: Bench) -> None:
+    save(bench, workflow())
+    create(bench, run_of(finalization=Finalization(contract=FINALIZATION_CONTRACT)))
+    bench(lambda store: store.mark_dispatched(RunId("r1")))
+    bench(lambda store: store.record(RunId("r1"), RUNNING))
+    ended = fact(EventType.RUN_FAILED, "run.failed", error="ended")
+    assert bench(lambda store: store.withdraw(RunId("r1"), ended)).status is RunStatus.FAILED
+    assert [run.run_id for run in bench(lambda store: store.unheard_runs(9))] == ["r1"]
+    assert bench(lambda store: store.undispatched_runs(9)) == []
+    with pytest.raises(RunNotFoundError):
+        bench(lambda store: store.withdraw(RunId("nobody"), ended))
+
+
+def test_a_run_that_has_ended_is_not_withdrawn(bench: Bench) -> None:
+    save(bench, workflow())
+    create(bench, run_of(finalization=Finalization(contract=FINALIZATION_CONTRACT)))
+    bench(lambda store: store.mark_dispatched(RunId("r1")))
+    bench(lambda store: store.record(RunId("r1"), RUNNING))
+    bench(lambda store: store.record(RunId("r1"), fact(EventType.RUN_FAILED, "other", error="e")))
+    bench(lambda store: store.withdraw(RunId("r1"), fact(EventType.RUN_FAILED, "run.failed", error="ended")))
+    assert bench(lambda store: store.get_run(RunId("r1"))).error == "e"  # type: ignore[union-attr]  # it is there
+    assert bench(lambda store: store.unheard_runs(9)) == []

@@ -10,7 +10,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 """Wrong usage, something that does not exist, or a wrong choice of instance."""
 INCONCLUSIVE: Final = 3
-"""Nothing failed, and something proved nothing; or a repair left something to do."""
+"""Nothing failed, and something proved nothing, or not what was hoped; or a repair left something to do."""
 CONFLICT: Final = 4
 """Two truths; a person has to choose."""
 NOT_RUNNING: Final = 69
@@ -23,6 +23,7 @@ INTERRUPTED: Final = 130
 EXIT_BY_CODE: Final[Mapping[str, int]] = {
     "USAGE": USAGE,
     "BAD_REQUEST": USAGE,
+    "ENGINE_RUN_NOT_FOUND": USAGE,
     "INSTANCE_NOT_FOUND": USAGE,
     "GATE_NOT_FOUND": USAGE,
     "GLOBAL_OWNER_UNUSABLE": USAGE,
@@ -41,12 +42,13 @@ EXIT_BY_CODE: Final[Mapping[str, int]] = {
     "STATE_REVISION_UNKNOWN": USAGE,
     "TOKEN_NOT_FOUND": USAGE,
     "WORKFLOW_NOT_FOUND": USAGE,
-    "ENGINE_RUN_NOT_FOUND": USAGE,
     "CONFIRMATION_NEEDED": USAGE,
     "EVENT_REFUSED": USAGE,
     "EXPRESSION_INVALID": USAGE,
     "ENGINE_NOT_DRAINED": INCONCLUSIVE,
     "GATES_INCONCLUSIVE": INCONCLUSIVE,
+    "REPLAY_DIFFERS": INCONCLUSIVE,
+    "REPLAY_INCONCLUSIVE": INCONCLUSIVE,
     "STATE_REPAIR_INCOMPLETE": INCONCLUSIVE,
     "ENGINE_IN_USE": CONFLICT,
     "RUN_ID_CONFLICT": CONFLICT,

@@ -88,7 +88,7 @@ class LocalCoordination:
 @contextlib.contextmanager
 def store_only(invocation: Invocation, *, shipped: bool) -> Iterator[LocalCoordination]:
     """The store of the instance; nothing is executed. `shipped` saves what its plugins ship first, as a host does."""
-    workflows = _manifest(invocation).workflows if shipped else ()
+    workflows = manifest_of(invocation).workflows if shipped else ()
     with _on_a_loop(lambda: _open_store(invocation, workflows), invocation) as (service, loop):
         yield LocalCoordination(service, loop)
 
@@ -96,7 +96,7 @@ def store_only(invocation: Invocation, *, shipped: bool) -> Iterator[LocalCoordi
 @contextlib.contextmanager
 def hosted(invocation: Invocation) -> Iterator[LocalCoordination]:
     """The whole composition of the instance in this process. Its stored runs go on, as under a server."""
-    manifest = _manifest(invocation)
+    manifest = manifest_of(invocation)
     _log_to_file(invocation)
     with _on_a_loop(lambda: _open_host(invocation, manifest), invocation) as (service, loop):
         yield LocalCoordination(service, loop)
@@ -105,7 +105,7 @@ def hosted(invocation: Invocation) -> Iterator[LocalCoordination]:
 @contextlib.contextmanager
 def hosted_embedded(invocation: Invocation) -> Iterator[None]:
     """As `hosted`, with the embedded engine whatever [engine] mode says: to work off what it has left."""
-    manifest = _manifest(invocation)
+    manifest = manifest_of(invocation)
     _log_to_file(invocation)
     with _on_a_loop(lambda: _open_host(invocation, manifest, is_embedded=True), invocation):
         yield
@@ -125,8 +125,12 @@ class _NoEngine:
     async def dispatch(self, run: Run) -> Sequence[EventId]:
         raise _LeftForTheNextHost(run)
 
+    async def withdraw(self, run: Run, reason: str) -> None:
+        """The engine's next step finds the run ended."""
 
-def _manifest(invocation: Invocation) -> Manifest:
+
+def manifest_of(invocation: Invocation) -> Manifest:
+    """The manifest of the instance; plugins that had to be left out are warned of."""
     manifest = load_manifest(invocation.instance.root)
     for fault in manifest.faults:
         invocation.warn(f"plugin {fault.path} is left out: {fault.code}: {fault.message}")

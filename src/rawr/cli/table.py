@@ -119,6 +119,15 @@ TABLE: Final = Table(
         ("state", "unlock"): Command(
             "rawr.cli.commands.state_care:unlock", "Remove the lock file of a process that is gone."
         ),
+        ("engine", "accept-code"): Command(
+            "rawr.cli.commands.engine_code:accept_code", "Let a run that waits for its old code go on with the new."
+        ),
+        ("engine", "replay"): Command(
+            "rawr.cli.commands.engine_code:replay", "Compare what runs have done with what the code would do."
+        ),
+        ("engine", "rerun"): Command(
+            "rawr.cli.commands.engine_code:rerun", "Run a run again as a new run, with the code that there is now."
+        ),
     },
     groups={
         (): "rawr: a local-first AI headquarters.",

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from rawr.coordination.forks import Fork
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import (
     FinishedHookState,
@@ -88,11 +89,25 @@ class CoordinationStore(Protocol):
         """The same as one list in their wire form, for who passes it on unread."""
         ...
 
-    async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
+    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
         """Add a run and its first event (seq 1; the run's status is stored as given, `fact` is not applied to it).
+
+        `fork` says how it goes on from another run; it never changes.
 
         A run with this id of the same workflow is returned as it is. Raises RunIdConflictError when it belongs
         to another workflow.
+        """
+        ...
+
+    async def fork(self, run_id: RunId) -> Fork | None:
+        """How the run goes on from another one; None for a run that does not, and for an unknown one."""
+        ...
+
+    async def withdraw(self, run_id: RunId, fact: Fact) -> Run:
+        """`record` the end of a run that no engine is to go on with: it then counts as one that none has accepted.
+
+        So its finished hooks are told as theirs are. A run that has ended stays as it is.
+        Raises RunNotFoundError, IllegalTransitionError.
         """
         ...
 
@@ -182,4 +197,8 @@ class CoordinationStore(Protocol):
 class Dispatcher(Protocol):
     async def dispatch(self, run: Run) -> Sequence[EventId]:
         """Hand the run to the engine, durably and idempotently by run id; return the engine's event ids."""
+        ...
+
+    async def withdraw(self, run: Run, reason: str) -> None:
+        """Let the engine forget a run that has been ended. Where it cannot, its next step finds the run ended."""
         ...

@@ -13,6 +13,7 @@ import msgspec
 
 from rawr.clock import Clock, RunIdSource
 from rawr.coordination.desks import not_runnable_reasons
+from rawr.coordination.forks import RerunAsked, fork_detail, forked
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import (
     FINALIZATION_CONTRACT,
@@ -175,6 +176,36 @@ class CoordinationService:
         if not created.created:
             return QueuedRun(run=created.run, event_ids=())
         return await self._dispatched(created.run)
+
+    async def rerun(self, run_id: str, asked: RerunAsked) -> QueuedRun:
+        """Run a run again as a new one, durably: whole, or from a desk on with what completed before it.
+
+        It is of the same version of the workflow. The old run stays as it is; one that has not ended is ended first.
+
+        Raises:
+            InvalidRunIdError, RunNotFoundError, RerunRefusedError, WorkflowInvalidError, WorkflowNotRunnableError:
+                nothing was changed.
+            RunQueueFailedError: the new run was stored and the engine refused it.
+        """
+        old = await self.get_run(run_id)
+        workflow = await self._store.get_workflow(old.workflow_id, old.workflow_version)
+        assert workflow is not None, "the version of a workflow that a run has used is never removed"
+        await self._refuse_unrunnable(workflow)
+        fork = forked(old, workflow, await self._store.timeline(old.run_id), asked)
+        run_input = old.input if asked.run_input is msgspec.UNSET else asked.run_input
+        new = self._queued_run(workflow, self._run_ids.next(), {} if run_input is msgspec.UNSET else run_input)
+        if old.status not in TERMINAL_STATUSES:
+            await self._end_for(old, f"ended: it is run again as {new.run_id}")
+        fact = msgspec.structs.replace(_queued_fact(new.started_at), detail=fork_detail(fork))
+        created = await self._store.create_run(new, fact, fork)
+        return await self._dispatched(created.run)
+
+    async def _end_for(self, run: Run, reason: str) -> None:
+        """End a run for people first, then for the engine: what a desk still gives meanwhile is dropped."""
+        fact = Fact(key="run.failed", type=EventType.RUN_FAILED, at=self._now(), detail=reason, error=reason)
+        await self._store.withdraw(run.run_id, fact)
+        await self._dispatcher.withdraw(run, reason)
+        await self._told(run)
 
     async def get_run(self, run_id: str) -> Run:
         """Raises InvalidRunIdError, RunNotFoundError."""

@@ -14,6 +14,7 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
+from rawr.coordination.forks import Fork
 from rawr.coordination.lifecycle import Fact, advance, event_id, event_of, finished, links_when_dispatched
 from rawr.coordination.model import (
     Finalization,
@@ -30,7 +31,7 @@ from rawr.coordination.model import (
 from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
 from rawr.coordination.store_rules import Save, to_json
 from rawr.ids import DeskId, RunId, WorkflowId
-from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue
+from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue, snapshot
 from rawr.wire import JsonValue
 
 T = TypeVar("T")
@@ -116,6 +117,16 @@ CREATE TABLE finished_effect (
 ) STRICT, WITHOUT ROWID;
 """,
     ),
+    Migration(
+        name="runs that repeat others",
+        sql="""
+-- Which run it repeats, what is kept of that, and what is given in place of what was.
+CREATE TABLE run_fork (
+  run_number INTEGER PRIMARY KEY REFERENCES run (number),
+  fork TEXT NOT NULL
+) STRICT;
+""",
+    ),
 )
 
 _NEWEST_WORKFLOWS: Final = (
@@ -154,8 +165,27 @@ class SqliteCoordinationStore:
     async def workflows_json(self) -> bytes:
         return await self._database.read(lambda connection: _list_of(connection.execute(_NEWEST_WORKFLOWS)))
 
-    async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
-        return await self._database.write(lambda connection: _create_run(connection, run, fact))
+    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
+        return await self._database.write(lambda connection: _create_run(connection, run, fact, fork))
+
+    async def fork(self, run_id: RunId) -> Fork | None:
+        row = await self._database.read(
+            lambda connection: connection.one(
+                "SELECT fork FROM run_fork JOIN run ON run.number = run_number WHERE run_id = ?", (run_id,)
+            )
+        )
+        return None if row is None else msgspec.json.decode(row[0], type=Fork)
+
+    async def withdraw(self, run_id: RunId, fact: Fact) -> Run:
+        def unit(connection: Connection) -> Run:
+            before = connection.one("SELECT last_seq FROM run WHERE run_id = ?", (run_id,))
+            run = _record(connection, run_id, fact)
+            connection.execute(
+                "UPDATE run SET dispatched = 0 WHERE run_id = ? AND last_seq > ?", (run_id, before[0] if before else 0)
+            )
+            return run
+
+        return await self._database.write(unit)
 
     async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
         def unit(connection: Connection) -> None:
@@ -293,6 +323,15 @@ class SqliteCoordinationStore:
         return [_run(row) for row in rows]
 
 
+def stored_workflow(path: Path, workflow_id: WorkflowId, version: int | None = None) -> Workflow | None:
+    """The given version, or the newest one, of a workflow in the store at `path`, which is not opened as one.
+
+    Blocks, and changes nothing.
+    """
+    with snapshot(path) as connection:
+        return _workflow(connection, workflow_id, version)
+
+
 def _save_workflow(connection: Connection, workflow: Workflow, document: str) -> None:
     newest = _workflow(connection, workflow.workflow_id, None)
     is_used = newest is not None and connection.one(
@@ -317,7 +356,7 @@ def _workflow(connection: Connection, workflow_id: WorkflowId, version: int | No
     return None if row is None else msgspec.json.decode(row[0], type=Workflow)
 
 
-def _create_run(connection: Connection, run: Run, fact: Fact) -> CreatedRun:
+def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None) -> CreatedRun:
     row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run.run_id,))
     if row is not None:
         existing = _run(row)
@@ -345,6 +384,8 @@ def _create_run(connection: Connection, run: Run, fact: Fact) -> CreatedRun:
             "INSERT INTO run_finalization (run_number, contract, finished_hook) VALUES (?, ?, ?)",
             (number, to_json(run.finalization.contract), _json_or_null(run.finalization.finished_hook)),
         )
+    if fork is not None:
+        connection.execute("INSERT INTO run_fork (run_number, fork) VALUES (?, ?)", (number, to_json(fork)))
     _append(connection, number, run, fact, seq=1)
     return CreatedRun(run=run, created=True)
 

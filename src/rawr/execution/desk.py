@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from rawr.coordination.desks import passed_on
+from rawr.coordination.forks import KeptDesk
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import TERMINAL_STATUSES, Desk, EventType, MemoryKey, MemoryRecord, Run
 from rawr.coordination.schemas import SchemaChecker, SchemaRefusedError
@@ -66,6 +67,22 @@ async def work_desk(deps: FunctionDeps, checker: SchemaChecker, work: DeskWork) 
     except DeskFailedError as error:
         return await _record_failure(deps, work, error)
     return await _record_completion(deps, work, output, memory_at, ctx)
+
+
+async def keep_desk(deps: FunctionDeps, work: DeskWork, kept: KeptDesk, rerun_of: RunId) -> DeskOutcome:
+    """Record what the desk gave in another run as what it gives in this one. Its handler and its memory stay alone."""
+    detail = f"kept from run {rerun_of}"
+    await _record_start(deps, work, detail=detail)
+    fact = Fact(
+        key=f"desk.completed/{work.desk.desk_id}",
+        type=EventType.DESK_COMPLETED,
+        at=iso_from_ms(deps.clock.now_ms()),
+        desk_id=work.desk.desk_id,
+        detail=detail,
+        output=kept.output,
+    )
+    run = await deps.store.record(work.run.run_id, fact)
+    return DeskOutcome.RUN_ENDED if run.status in TERMINAL_STATUSES else DeskOutcome.COMPLETED
 
 
 class _Context:
@@ -180,12 +197,13 @@ def _is_finite(value: Any) -> bool:
     return True
 
 
-async def _record_start(deps: FunctionDeps, work: DeskWork) -> None:
+async def _record_start(deps: FunctionDeps, work: DeskWork, *, detail: str | None = None) -> None:
     fact = Fact(
         key=f"desk.started/{work.desk.desk_id}/{work.attempt}",
         type=EventType.DESK_STARTED,
         at=iso_from_ms(deps.clock.now_ms()),
         desk_id=work.desk.desk_id,
+        detail=msgspec.UNSET if detail is None else detail,
         input=work.received,
     )
     await deps.store.record(work.run.run_id, fact)

@@ -1,6 +1,6 @@
 """What could be wrong with the engine of an instance: its keys, the way to it and back, and work that is left behind.
 
-With the embedded engine there is nothing to find here.
+With the embedded engine there is only one thing to find here: runs that are held.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rawr.errors import RawrError
-from rawr.execution.pending import EngineNotDrainedError, check_drained
+from rawr.execution.pending import EngineNotDrainedError, check_drained, held_runs
 from rawr.execution.signing import api_token
 from rawr.instance.doctor import Check, Finding
 from rawr.instance.layout import InstanceLayout
 from rawr.security.inngest_keys import InngestKeys, read_inngest_keys
+from rawr.wire import iso_from_ms
 from rawr.workspace.config import Config, load_config
 
 ANSWER_TIMEOUT_S: Final = 5.0
 KEY_DIGITS_MIN: Final = 32
+HELD_SHOWN: Final = 20
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -101,11 +103,31 @@ def _queue(layout: InstanceLayout) -> Iterator[Finding]:
         yield _of(error, "engine.queue_unreadable")
 
 
+def _held(layout: InstanceLayout) -> Iterator[Finding]:
+    """Runs of the embedded engine that wait for code that nobody has."""
+    try:
+        held = held_runs(layout.engine_database)
+    except RawrError:
+        return  # whoever opens the file says it
+    for run in held[:HELD_SHOWN]:
+        yield Finding(
+            id="engine.run_held",
+            severity="warning",
+            title=f"run {run.name} waits: {run.reason}",
+            evidence={"runId": run.run_id, "heldAt": iso_from_ms(run.held_at_ms)},
+            fix=f"rawr engine accept-code {run.run_id}, or rawr engine rerun {run.run_id}",
+        )
+    if len(held) > HELD_SHOWN:
+        title = f"{len(held) - HELD_SHOWN} more runs wait for code that nobody has"
+        yield Finding(id="engine.runs_held", severity="warning", title=title, evidence={"count": len(held)})
+
+
 CHECKS: Final[dict[str, Check]] = {
     "engine keys": _keys,
     "engine server": _server,
     "engine way back": _way_back,
     "engine queue": _queue,
+    "engine held runs": _held,
 }
 """Every check of the engine by name, in the order in which they run."""
 

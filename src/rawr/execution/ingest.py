@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from rawr.coordination.ports import EngineUnreachableError
 from rawr.errors import BadInputError
 from rawr.execution.ports import (
+    APP_ID,
     DurableFunction,
     EventSink,
     FunctionDeps,
@@ -38,7 +39,6 @@ with warnings.catch_warnings():
     import inngest
     from inngest._internal import comm_lib, errors, middleware_lib, server_lib
 
-APP_ID: Final = "rawr-coordination"
 SERVE_PATH: Final = "/api/inngest"
 SEND_TIMEOUT_S: Final = 30.0
 FAILURE_RETRIES: Final = 20

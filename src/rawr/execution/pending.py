@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from rawr.errors import RawrError
-from rawr.storage.sqlite import look_into
+from rawr.storage.sqlite import look_into, one, rows, snapshot
 
 _PENDING: Final = """
 SELECT (SELECT count(*) FROM runs WHERE status NOT IN ('completed', 'failed', 'cancelled'))
   + (SELECT count(*) FROM events WHERE routed = 0)
 """
+_HELD: Final = (
+    "SELECT r.run_id, e.event_id, r.held_reason, r.held_at FROM runs r JOIN events e ON e.ulid = r.event_ulid"
+    " WHERE r.held_at IS NOT NULL ORDER BY r.held_at, r.run_id"
+)
 
 
 class EngineNotDrainedError(RawrError):
@@ -30,6 +36,31 @@ def pending_count(database: Path) -> int:
         return 0
     [(count,)] = look_into(database, _PENDING)
     return int(count)
+
+
+class HeldRun(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    name: str
+    """By what people know it: the id of the event that started it, which is that of a coordination run."""
+    reason: str
+    held_at_ms: int
+
+
+def held_runs(database: Path) -> list[HeldRun]:
+    """Runs that wait for code that no process has, oldest first. None when there never was an engine.
+
+    Raises:
+        RawrError: the file cannot be read as the queue of an engine.
+    """
+    if not database.exists():
+        return []
+    with snapshot(database) as connection:
+        if one(connection, "SELECT 1 FROM pragma_table_info('runs') WHERE name = 'held_at'") is None:
+            return []  # written by an older rawr, which held no runs
+        found = rows(connection, _HELD)
+    return [
+        HeldRun(run_id=run_id, name=name, reason=reason, held_at_ms=held_at) for run_id, name, reason, held_at in found
+    ]
 
 
 def check_drained(database: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from rawr.coordination.model import Run
 from rawr.coordination.ports import CoordinationStore
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.wire import JsonValue
+
+APP_ID: Final = "rawr-coordination"
+"""The app that the functions of an instance are, to whoever drives them."""
 
 
 class DeskContext(Protocol):
@@ -219,6 +222,18 @@ class Ingress(Protocol):
 
     async def close(self) -> None:
         """Give up connections to an Inngest server, where there are any."""
+        ...
+
+
+class RunCode(Protocol):
+    """The code that the functions of this process are made of, by tokens `name@version`; see `embedded.pins`."""
+
+    def offered(self) -> frozenset[str]:
+        """All code that this process has."""
+        ...
+
+    async def used(self, fn_id: str, events: Sequence[JsonValue]) -> frozenset[str] | None:
+        """The code that a run of this function with these events uses; None for a function that is not ours."""
         ...
 
 

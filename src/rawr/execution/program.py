@@ -20,7 +20,7 @@ from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import TERMINAL_STATUSES, EventType, Run, TraceLink, Workflow
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.schemas import SchemaChecker
-from rawr.execution.desk import RETRIES_MAX, DeskFailedError, DeskOutcome, DeskWork, work_desk
+from rawr.execution.desk import RETRIES_MAX, DeskFailedError, DeskOutcome, DeskWork, keep_desk, work_desk
 from rawr.execution.finished import outcome_without_hooks, tell_finished
 from rawr.execution.ports import DurableFunction, FunctionDeps, FunctionFailedError, Steps
 from rawr.ids import DeskId, RunId, WorkflowId
@@ -28,6 +28,9 @@ from rawr.telemetry.contract import inngest_link
 from rawr.wire import JsonValue, iso_from_ms
 
 FUNCTION_ID: Final = "coordination-workflow-runner"
+RUNNER_PROTOCOL: Final = 1
+"""Raise it with every change of which steps a run has, of their ids or order, or of what their memos mean: runs that
+began before are then held instead of going on in a program that reads their history wrongly."""
 EVENT_NAME: Final = "rawr/coordination.workflow.run"
 
 _ENDED: Final = "run has ended"
@@ -106,10 +109,7 @@ class _Progress:
             return {"ok": False, "error": _ENDED}
         if await self._deps.store.desk_result(self._run_id, desk_id) is not None:
             return _OK  # it was recorded, and the process died before the step was remembered
-        desk = next(desk for desk in self._workflow.desks if desk.desk_id == desk_id)
-        received = await _received(self._deps, run, self._graph, desk_id)
-        work = DeskWork(run=run, desk=desk, received=received, attempt=attempt + 1)
-        match await work_desk(self._deps, self._checker, work):
+        match await self._worked(run, desk_id, attempt + 1):
             case DeskOutcome.COMPLETED:
                 return _OK
             case DeskOutcome.RUN_ENDED:
@@ -118,6 +118,20 @@ class _Progress:
                 raise failure
             case failure:
                 return {"ok": False, "error": failure.message}
+
+    async def _worked(self, run: Run, desk_id: DeskId, attempt: int) -> DeskOutcome | DeskFailedError:
+        """Let the desk work, or take what it gave in the run that this one repeats."""
+        desk = next(desk for desk in self._workflow.desks if desk.desk_id == desk_id)
+        fork = await self._deps.store.fork(self._run_id)
+        if fork is not None and (kept := fork.kept.get(desk_id)) is not None:
+            work = DeskWork(run=run, desk=desk, received=kept.input, attempt=attempt)
+            return await keep_desk(self._deps, work, kept, fork.rerun_of)
+        if fork is not None and desk_id in fork.inputs:
+            received = fork.inputs[desk_id]
+        else:
+            received = await _received(self._deps, run, self._graph, desk_id)
+        work = DeskWork(run=run, desk=desk, received=received, attempt=attempt)
+        return await work_desk(self._deps, self._checker, work)
 
 
 async def _workflow(deps: FunctionDeps, data: Mapping[str, JsonValue]) -> Workflow:

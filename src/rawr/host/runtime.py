@@ -22,11 +22,12 @@ from rawr.coordination.ports import CoordinationStore, WorkflowVersionConflictEr
 from rawr.coordination.service import CoordinationService, WorkflowInvalidError
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
+from rawr.execution.code import InstanceCode
 from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.finished import tell_finished
 from rawr.execution.inngest_engine import InngestEngine
 from rawr.execution.pending import check_drained
-from rawr.execution.ports import EventSink, FunctionDeps, IngressResponse, OutgoingEvent
+from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.app import AppParts, build_app
@@ -97,7 +98,7 @@ async def open_host(
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
         engine_calls = _InProcessCalls()
-        engine = await _engine(place, keys, engine_calls)
+        engine = await _engine(place, keys, engine_calls, code_of(manifest, store))
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
         service = _service(place, deps, engine)
@@ -183,7 +184,7 @@ class _InProcessCalls:
         return await asgi_call(self.app, method, query, headers, body)
 
 
-class _EngineDispatcher:
+class EngineDispatcher:
     """Hands a run to the engine as an event. The run's id makes the event unique: twice is once."""
 
     def __init__(self, sink: EventSink) -> None:
@@ -193,6 +194,10 @@ class _EngineDispatcher:
         data = {"runId": run.run_id, "workflowId": run.workflow_id, "workflowVersion": run.workflow_version}
         event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
         return [EventId(event_id) for event_id in await self._sink.send([event])]
+
+    async def withdraw(self, run: Run, reason: str) -> None:
+        if isinstance(self._sink, EmbeddedEngine):
+            await self._sink.cancel_of_event(run.run_id, reason)
 
 
 class _AuthoritativeState:
@@ -206,9 +211,20 @@ class _AuthoritativeState:
         return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
 
 
-async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> _Engine:
+def code_of(manifest: Manifest, store: CoordinationStore) -> RunCode:
+    """The code that the functions of the manifest are made of, as an engine pins runs to it."""
+    return InstanceCode(
+        manifest.functions,
+        app_id=APP_ID,
+        handler_code=manifest.handler_code,
+        own_code=manifest.own_code,
+        get_workflow=store.get_workflow,
+    )
+
+
+async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> _Engine:
     if place.settings.inngest is None:
-        return await asyncio.to_thread(_embedded_engine, place, keys, calls)
+        return await asyncio.to_thread(_embedded_engine, place, keys, calls, code)
     await asyncio.to_thread(check_drained, place.file("engine.sqlite"))
     # Importing the SDK takes half a second; only an opened host needs it.
     from rawr.execution.ingest import make_event_sink
@@ -217,7 +233,7 @@ async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> _Engine
     return InngestEngine(server, events=make_event_sink(server), call=calls, clock=place.clock)
 
 
-def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> EmbeddedEngine:
+def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> EmbeddedEngine:
     return EmbeddedEngine(
         database=place.file("engine.sqlite"),
         run_dir=place.file("run"),
@@ -226,6 +242,7 @@ def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls) -> Embe
         clock=place.clock,
         serve_url=place.local_url + PATH,
         max_calls=place.settings.engine_calls,
+        code=code,
     )
 
 
@@ -243,7 +260,7 @@ def _function_deps(place: _Place, store: CoordinationStore) -> FunctionDeps:
 def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> CoordinationService:
     return CoordinationService(
         store=deps.store,
-        dispatcher=_EngineDispatcher(engine),
+        dispatcher=EngineDispatcher(engine),
         clock=place.clock,
         run_ids=RunIdSource(place.clock),
         base_url=lambda: place.base_url,

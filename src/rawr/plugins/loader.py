@@ -7,10 +7,11 @@ two instances in one process do not meet.
 from __future__ import annotations
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -20,9 +21,11 @@ import msgspec
 from rawr.coordination.model import Workflow
 from rawr.errors import RawrError
 from rawr.plugins.authoring import FINISHED_MARK, HANDLER_MARK, FinishedMark
+from rawr.plugins.content import content_hash
 from rawr.workspace.discovery import Plugin
 
 DEFAULT_ENTRY: Final = "plugin.py"
+LOADS_MAX: Final = 3
 Handler: TypeAlias = Callable[[Any, Any], Any]
 """`handler(received, ctx)`; its exact contract is the engine's business."""
 
@@ -38,6 +41,8 @@ class LoadedHook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadedPlugin(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    """`<plugin id>@<hash of its content>`, of what was imported."""
     handlers: dict[str, Handler]
     workflows: tuple[Workflow, ...]
     finished_hooks: tuple[LoadedHook, ...] = ()
@@ -48,23 +53,42 @@ def load_workflows_plugin(instance_root: Path, plugin: Plugin) -> LoadedPlugin:
 
     Raises:
         PluginLoadError: the entry is missing, leads out of the plugin, raises, or offers something unusable.
+        PluginContentError: its files cannot be read.
     """
+    module, content = _steadily_imported(instance_root, plugin)
+    return LoadedPlugin(
+        code=f"{plugin.plugin_id}@{content}",
+        handlers=_handlers(module, plugin),
+        workflows=_workflows(module, plugin),
+        finished_hooks=_finished_hooks(module, plugin),
+    )
+
+
+def _steadily_imported(instance_root: Path, plugin: Plugin) -> tuple[ModuleType, str]:
+    """The module, and the hash of the content that it was imported from: nothing changed while that was done."""
     entry = _entry(plugin)
+    for _ in range(LOADS_MAX):
+        content = content_hash(plugin.path)
+        module = _imported_entry(instance_root, plugin, entry)
+        if content_hash(plugin.path) == content:
+            return module, content
+    raise PluginLoadError(
+        f"the files of {plugin.plugin_id} changed {LOADS_MAX} times while it was imported",
+        fix="let it keep what it writes outside of its own folder, or in a hidden folder there",
+    )
+
+
+def _imported_entry(instance_root: Path, plugin: Plugin, entry: Path) -> ModuleType:
     name = _module_name(instance_root, plugin)
     _forget(name)
     try:
-        module = _imported(name, entry)
+        return _imported(name, entry)
     except (Exception, SystemExit) as error:  # whatever a plugin does, the host and the others go on
         _forget(name)
         raise PluginLoadError(
             f"{entry} cannot be imported: {type(error).__name__}: {error}{_where(error, plugin.path)}",
             details={"plugin": plugin.plugin_id, "entry": str(entry)},
         ) from error
-    return LoadedPlugin(
-        handlers=_handlers(module, plugin),
-        workflows=_workflows(module, plugin),
-        finished_hooks=_finished_hooks(module, plugin),
-    )
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -100,13 +124,21 @@ def _module_name(instance_root: Path, plugin: Plugin) -> str:
 
 def _imported(name: str, entry: Path) -> ModuleType:
     package = [str(entry.parent)] if entry.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, entry, submodule_search_locations=package)
+    loader = _FromSource(name, str(entry))
+    spec = importlib.util.spec_from_file_location(name, entry, loader=loader, submodule_search_locations=package)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # relative imports inside the plugin look here
     spec.loader.exec_module(module)
     return module
+
+
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Reads the source itself: compiled code in a cache may be of an edit before, made in the same second."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError(f"{path} is not cached")
 
 
 def _forget(name: str) -> None:

@@ -47,6 +47,7 @@ __all__ = [
     "one",
     "rows",
     "run",
+    "snapshot",
 ]
 
 SqlValue: TypeAlias = int | float | str | bytes | None
@@ -349,6 +350,27 @@ def compact(path: Path) -> None:
         try:
             list(raw.execute("VACUUM"))
             list(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+        finally:
+            raw.close()
+
+
+@contextlib.contextmanager
+def snapshot(path: Path) -> Iterator[Connection]:
+    """What is committed in the SQLite file at `path` now, which may be in use. Makes, migrates and changes nothing.
+
+    Raises:
+        RawrError: the file is no such database, or cannot be read.
+    """
+    log = path.with_name(path.name + "-wal")
+    with _translated(path):
+        raw = _connect(path, read_only=True)
+        try:
+            if log.exists() and log.stat().st_size:
+                # Who closes the file last moves the log of a process that died into it. That is not our business.
+                raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection = Connection(raw, path)
+            connection.execute("BEGIN")
+            yield connection
         finally:
             raw.close()
 

@@ -9,6 +9,7 @@ import msgspec
 
 from rawr.clock import Clock, SystemClock
 from rawr.coordination import store_rules
+from rawr.coordination.forks import Fork
 from rawr.coordination.lifecycle import (
     Fact,
     advance,
@@ -48,6 +49,7 @@ class _KeptRun:
         self.dispatched = False
         self.deliveries = 0
         self.effects: dict[str, str] = {}
+        self.fork: str | None = None
 
     def run(self) -> Run:
         return msgspec.json.decode(self.document, type=Run)
@@ -93,16 +95,29 @@ class MemoryCoordinationStore:
     async def workflows_json(self) -> bytes:
         return encode(await self.list_workflows())
 
-    async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
+    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
         kept = self._runs.get(run.run_id)
         if kept is not None:
             existing = kept.run()
             store_rules.check_same_workflow(existing, run)
             return CreatedRun(run=existing, created=False)
         kept = _KeptRun(run.workflow_id, run.workflow_version)
+        kept.fork = None if fork is None else to_json(fork)
         self._append(kept, run, fact)
         self._runs[run.run_id] = kept
         return CreatedRun(run=run, created=True)
+
+    async def fork(self, run_id: RunId) -> Fork | None:
+        kept = self._runs.get(run_id)
+        return None if kept is None or kept.fork is None else msgspec.json.decode(kept.fork, type=Fork)
+
+    async def withdraw(self, run_id: RunId, fact: Fact) -> Run:
+        kept = self._kept(run_id)
+        before = len(kept.events)
+        run = await self.record(run_id, fact)
+        if len(kept.events) > before:
+            kept.dispatched = False
+        return run
 
     async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
         kept = self._kept(run_id)

@@ -65,6 +65,9 @@ class Engine:
         self.taken.append(run.run_id)
         return [EventId(f"event-{len(self.taken)}")]
 
+    async def withdraw(self, run: Run, reason: str) -> None:
+        self.taken.remove(run.run_id)
+
 
 class FullDisk(MemoryCoordinationStore):
     """Takes new runs, and nothing about them."""

@@ -133,7 +133,8 @@ def test_a_sync_answers_the_functions_at_our_own_origin() -> None:
     assert [config["id"] for config in app["functions"]] == ["app-fn", "app-fn-failure"]
     assert app["functions"][0]["steps"]["step"]["retries"] == {"attempts": 3}
     assert app["functions"][1]["triggers"] == [
-        {"event": "inngest/function.failed", "expression": "event.data.function_id == 'app-fn'"}
+        {"event": event, "expression": "event.data.function_id == 'app-fn'"}
+        for event in ("inngest/function.failed", "inngest/function.cancelled")
     ]
     assert "evil" not in answer.body.decode()
     assert app["url"] == f"{ORIGIN}/api/inngest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def test_a_package_may_import_its_own_modules(tmp_path: Path) -> None:
 
 
 def test_a_plugin_may_offer_nothing(tmp_path: Path) -> None:
-    assert loaded(tmp_path, {"plugin.py": ""}) == LoadedPlugin(handlers={}, workflows=())
+    found = loaded(tmp_path, {"plugin.py": ""})
+    assert found == LoadedPlugin(code=found.code, handlers={}, workflows=())
 
 
 def test_plugins_of_two_instances_in_one_process_do_not_meet(tmp_path: Path) -> None:
@@ -178,3 +180,23 @@ def test_two_finished_hooks_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_finished_hook_needs_a_name(tmp_path: Path) -> None:
     assert "needs a name" in refused(tmp_path, {"plugin.py": "from rawr.sdk import on_finished\non_finished(' ')\n"})
+
+
+def test_an_edit_in_the_same_second_is_imported_and_not_what_was_compiled_before(tmp_path: Path) -> None:
+    first = loaded(tmp_path, {"plugin.py": HANDLER.format(answer=1)})
+    source = tmp_path / "plugins/workflows/x/plugin.py"
+    at = source.stat().st_mtime
+    second_text = HANDLER.format(answer=2)
+    source.write_text(second_text)
+    os.utime(source, (at, at))
+    second = loaded(tmp_path, {})
+    assert (first.handlers["x.work"]({}, None), second.handlers["x.work"]({}, None)) == (1, 2)
+    assert first.code != second.code
+    source.write_text(HANDLER.format(answer=1))
+    assert loaded(tmp_path, {}).code == first.code
+    assert first.code.startswith("x@")
+
+
+def test_a_plugin_that_never_stays_the_same_while_it_is_imported_is_refused(tmp_path: Path) -> None:
+    text = "import os, pathlib\npathlib.Path(__file__).with_name('count.txt').write_bytes(os.urandom(8))\n"
+    assert "changed 3 times while it was imported" in refused(tmp_path, {"plugin.py": text})

@@ -125,7 +125,8 @@ def _left(ahead: Ahead) -> str:
     parts = [
         (ahead.due, "due"),
         (ahead.under_way, "under way"),
-        (ahead.parked, "without room"),
+        (ahead.parked, "without room or held"),
+        (ahead.held_runs, "runs held because their code has changed"),
         (ahead.later, "later"),
         (ahead.sleeping, "asleep"),
         (ahead.waiting, "waiting for something"),

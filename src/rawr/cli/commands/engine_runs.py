@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rawr.execution.embedded.overview import Job, RunDetail, RunRow, StepRow, Wait
 
 LIMIT: Final = 20
-STATUSES: Final = ("queued", "running", "completed", "failed", "cancelled")
+STATUSES: Final = ("queued", "running", "waiting", "completed", "failed", "cancelled")
 _ENDED: Final = ("completed", "failed", "cancelled")
 
 
@@ -109,6 +109,9 @@ def _run_text(found: RunDetail, *, full: bool) -> str:
     ]
     if row.ended_at_ms is not None:
         lines.append(f"ended     {when(row.ended_at_ms)}, after {span(row.ended_at_ms - row.queued_at_ms)}")
+    if row.held_reason is not None:
+        lines.append(f"held      {clean(row.held_reason)}")
+        lines.append(f"          rawr engine accept-code {row.run_id}, or rawr engine rerun {row.run_id}")
     if row.rerun_of is not None:
         lines.append(f"rerun of  {row.rerun_of}")
     lines.append(f"given     {shortened(found.event, full=full)}")

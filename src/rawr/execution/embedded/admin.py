@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from rawr.clock import Clock
-from rawr.errors import BadInputError
 from rawr.execution.embedded import overview
 from rawr.execution.embedded.durations import inngest_backoff
+from rawr.execution.embedded.history import EngineRunNotFoundError
 from rawr.execution.embedded.ingestion import new_events
 from rawr.execution.embedded.model import Forgotten, RunFilter
 from rawr.execution.embedded.overview import Ahead, EventRow, Overview, RunDetail, RunRow, RunsWanted, Worker
@@ -23,12 +23,6 @@ from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.store import EngineStore
 from rawr.execution.ports import OutgoingEvent
 from rawr.storage.sqlite import Connection
-
-
-class EngineRunNotFoundError(BadInputError):
-    """No run has this id, and no event with this id has started one."""
-
-    code = "ENGINE_RUN_NOT_FOUND"
 
 
 class EngineAdmin:

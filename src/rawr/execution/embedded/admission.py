@@ -31,6 +31,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     key1: str | None
     key2: str | None
     version: str
+    code: str | None
 
 
 def is_admitted(at: Transition, candidate: Candidate, function_of: FunctionOf) -> bool:

@@ -7,12 +7,13 @@ owner and generation are those of the claim: whoever lost a lease cannot write a
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from rawr.execution.embedded import jobs, registry, runs
 from rawr.execution.embedded.admission import Candidate, is_admitted
 from rawr.execution.embedded.model import Claim, EngineRunStatus, JobKind, Lease
+from rawr.execution.embedded.pins import Judge, Standing, hold
 from rawr.execution.embedded.protocol import CALL_STATE_MAX_BYTES, Call
 from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer
 from rawr.storage.sqlite import one, rows, run
@@ -33,10 +34,12 @@ _TAKE: Final = (
     f" throttle = NULL WHERE job_id = ? RETURNING {JOB}"
 )
 _CANDIDATES: Final = (
-    "SELECT job_id, crashes, fn_id, throttle, key1, key2, version FROM queue"
+    "SELECT job_id, crashes, fn_id, throttle, key1, key2, version, code FROM queue"
     " WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?2"
     " AND fn_id IN (SELECT key FROM json_each(?1)) AND crashes < ?3 AND"
-    " (version IN (SELECT value FROM json_each(?1)) OR version NOT IN (SELECT version FROM offers))"
+    " (version IN (SELECT value FROM json_each(?1)) OR version NOT IN (SELECT version FROM offers)"
+    " OR code IS NOT NULL) AND"
+    " (code IS NULL OR fn_id || '|' || version || '|' || code NOT IN (SELECT value FROM json_each(?5)))"
     " ORDER BY due_at, rowid LIMIT ?4"
 )
 _DUE: Final = (
@@ -44,23 +47,29 @@ _DUE: Final = (
 )
 
 
-def claim(at: Transition, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
+def claim(
+    at: Transition, lease: Lease, serves: Mapping[str, str], limit: int, has: Collection[str] = ()
+) -> list[Claim]:
     """Take up to `limit` due calls that their limits admit, longest due first.
 
     `serves` has the version of each function that this engine can call. A run is continued by an engine that serves
     the version it began with; when none does any more, by whoever serves the function, which becomes its version.
+    `has` is the code of this engine; a run that is pinned to other code is never taken.
     """
+    judge = Judge(at, serves, has)
     function_of = functools.cache(functools.partial(registry.function_of, at))
     may_take_suspect = not _has_suspect(at, lease.owner)
     served = encode_canonical(serves).decode()
     claims: list[Claim] = []
     for _ in range(PAGES_MAX):
         crashes_below = _ANY if may_take_suspect else CRASHES_SUSPECT
-        page = rows(at.connection, _CANDIDATES, (served, at.now_ms, crashes_below, limit - len(claims)))
+        left = encode_canonical(sorted(judge.left)).decode()
+        page = rows(at.connection, _CANDIDATES, (served, at.now_ms, crashes_below, limit - len(claims), left))
         passed_over = 0
         for candidate in (Candidate(*row) for row in page):
             is_suspect = candidate.crashes >= CRASHES_SUSPECT
-            if (is_suspect and not may_take_suspect) or not is_admitted(at, candidate, function_of):
+            may_take = may_take_suspect or not is_suspect
+            if not (may_take and _is_ours(at, judge, candidate) and is_admitted(at, candidate, function_of)):
                 passed_over += 1
                 continue
             may_take_suspect = may_take_suspect and not is_suspect
@@ -106,6 +115,14 @@ def reclaim(at: Transition, *, dead: Sequence[str], alive: Sequence[str], crashe
     return len(lost)
 
 
+def _is_ours(at: Transition, judge: Judge, candidate: Candidate) -> bool:
+    """Whether we have the code of the run. What nobody has is held, out of the way of later claims."""
+    standing = judge.standing(candidate)
+    if standing is Standing.NOWHERE:
+        hold(at, candidate)
+    return standing is Standing.OURS
+
+
 def _has_suspect(at: Transition, owner: str) -> bool:
     held = one(
         at.connection,
@@ -121,7 +138,12 @@ def _take(at: Transition, lease: Lease, job_id: str) -> Claim:
     job = job_of(taken)
     _begin_run(at, job.run_id)
     return Claim(
-        owner=lease.owner, job_id=job.job_id, run_id=job.run_id, generation=job.generation, call=_call(at, job)
+        owner=lease.owner,
+        job_id=job.job_id,
+        run_id=job.run_id,
+        generation=job.generation,
+        call=_call(at, job),
+        is_pinned=job.code is not None,
     )
 
 

@@ -21,15 +21,17 @@ from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
 from rawr.execution.embedded.model import EngineRun, Forgotten, Ingested, NewEvent, RunFilter
 from rawr.execution.embedded.owners import SlotLock
+from rawr.execution.embedded.pins import CodeNotAcceptedError
 from rawr.execution.embedded.protocol import parse_functions, sync_request
 from rawr.execution.embedded.registration import functions_of
 from rawr.execution.embedded.reruns import Rerun
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore
 from rawr.execution.embedded.worker import EngineTimes, Worker
-from rawr.execution.ports import EngineCall, OutgoingEvent
+from rawr.execution.ports import EngineCall, OutgoingEvent, RunCode
 from rawr.wire import JsonValue
 
 _log: Final = logging.getLogger(__name__)
+_RERUN_FIX: Final = "make its function available again, or cancel the run"
 
 
 class EmbeddedEngine:
@@ -53,11 +55,13 @@ class EmbeddedEngine:
         steady_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
         times: EngineTimes | None = None,
         crashes_max: int = CRASHES_MAX,
+        code: RunCode | None = None,
     ) -> None:
         """`run_dir` holds the locks that tell which engines live; all engines of one file share it.
 
         `steady_ms` only goes forward, at the pace of `clock`; where the two differ, the wall clock was set.
         `crashes_max` is how often a host may die in one job before the job is given up.
+        `code` tells the code of this process; runs are pinned to it. Without it runs are pinned to nothing.
         """
         backoff = backoff or inngest_backoff(lambda: secrets.randbelow(BACKOFF_JITTER_MS + 1))
         self._store = EngineStore(database, clock=clock, backoff=backoff, crashes_max=crashes_max)
@@ -71,6 +75,7 @@ class EmbeddedEngine:
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
         self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)
+        self._code = code
         self._app_id: str | None = None
         self._functions: tuple[RegisteredFunction, ...] = ()
         self._worker = Worker(
@@ -81,6 +86,7 @@ class EmbeddedEngine:
             clock=clock,
             times=self._times,
             max_calls=max_calls,
+            code=code,
             sweep=self.sweep,
         )
         self._stopped = False
@@ -146,6 +152,11 @@ class EmbeddedEngine:
         self._worker.wake()
         return cancelled
 
+    async def cancel_of_event(self, event_id: str, reason: str) -> bool:
+        """`cancel` the newest run that the event with this id of its sender's started; False if there is none."""
+        run_id = await self._store.run_of_event(event_id)
+        return run_id is not None and await self.cancel(run_id, reason)
+
     async def cancel_where(self, which: RunFilter) -> list[str]:
         """End all runs that fit, and only those queued before this began; their ids.
 
@@ -165,6 +176,24 @@ class EmbeddedEngine:
         run_id = await self._store.rerun(asked)
         self._worker.wake()
         return run_id
+
+    async def check_held(self, run_id: str) -> None:
+        """Raises CodeNotAcceptedError: there is no such run, or it is not held."""
+        await self._store.held_call(run_id)
+
+    async def accept_code(self, run_id: str, by: str) -> None:
+        """Let a run that is held for want of its code go on with the code that there is now; `by` is kept with it.
+
+        Raises:
+            CodeNotAcceptedError: there is no such run, it is not held, or nobody has the code.
+        """
+        await self._take_over()
+        fn_id, events = await self._store.held_call(run_id)
+        tokens = None if self._code is None else await self._code.used(fn_id, events)
+        if tokens is None:
+            raise CodeNotAcceptedError(f"nobody has code for {fn_id}, the function of run {run_id}", fix=_RERUN_FIX)
+        await self._store.accept_code(run_id, tokens, by)
+        self._worker.wake()
 
     async def forget(self, before_ms: int) -> Forgotten:
         """Remove the runs that ended before this time, and the events that came before it and no run is about.
@@ -254,6 +283,7 @@ class EmbeddedEngine:
         answer = await self._call("PUT", request.query, request.headers, request.body)
         app = parse_functions(answer, keys=(self._key,))
         self._functions = functions_of(app["functions"], app.get("appVersion"))
-        await self._store.register(app["app_id"], self._functions, self._owner)
+        code = frozenset[str]() if self._code is None else self._code.offered()
+        await self._store.register(app["app_id"], self._functions, self._owner, code)
         self._worker.serve({function.fn_id: function.version for function in self._functions})
         self._app_id = app["app_id"]

@@ -16,12 +16,14 @@ from rawr.execution.embedded.transition import JOB, Job, Transition, job_of
 from rawr.storage.sqlite import one, rows, run
 from rawr.wire import encode_canonical
 
+HELD_ON: Final = "code|"
+"""What jobs are parked on whose run is held: no limit, so nothing that makes room calls them."""
 _ROOM: Final = "lease_owner, key1, key2, called_by"
 # Constant texts; nothing from outside is ever put into SQL.
 _ADD: Final = (
     "INSERT OR IGNORE INTO queue (job_id, run_id, fn_id, kind, step_id, name, due_at, added_at, throttle,"
-    " key1, key2, version)"
-    " SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, ?, key1, key2, version FROM runs WHERE run_id = ?"
+    " key1, key2, version, code)"
+    " SELECT ?, run_id, fn_id, ?, ?, ?, ?, ?, ?, key1, key2, version, code FROM runs WHERE run_id = ?"
 )
 _TAKE_BACK: Final = (
     "UPDATE queue SET lease_owner = NULL, lease_until = NULL, crashes = crashes + 1 WHERE lease_owner IS NOT NULL"  # noqa: S608
@@ -122,8 +124,12 @@ def has_parked(at: Transition, key: str) -> bool:
 
 
 def call_all(at: Transition) -> None:
-    """Limits have changed: everybody looks again."""
-    run(at.connection, "UPDATE queue SET parked_on = NULL, called_by = NULL WHERE parked_on IS NOT NULL")
+    """Limits have changed: everybody who waits for one looks again."""
+    run(
+        at.connection,
+        "UPDATE queue SET parked_on = NULL, called_by = NULL WHERE parked_on IS NOT NULL AND parked_on NOT GLOB ?",
+        (f"{HELD_ON}*",),
+    )
 
 
 def mend(at: Transition) -> None:

@@ -26,6 +26,18 @@ class EngineRunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    WAITING = "waiting"
+    """Only in answers, never stored: it has begun, and no process has the code that it began with."""
+
+
+class StepOp(StrEnum):
+    """What a step was, as it is remembered."""
+
+    RUN = "run"
+    SLEEP = "sleep"
+    WAIT = "wait"
+    INVOKE = "invoke"
+
 
 class JobKind(StrEnum):
     CALL = "call"
@@ -72,6 +84,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     generation: int
     call: Call
+    is_pinned: bool
+    """Whether it is settled which code the run belongs to."""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has just been held."""
+
+    run_id: str
+    reason: str
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +125,8 @@ class EngineRun(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None
     rerun_of: str | None
     """The run that it repeats."""
+    held_reason: str | None = None
+    """Why it is `waiting`, and the way out."""
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):

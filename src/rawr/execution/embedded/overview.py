@@ -50,7 +50,9 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     due: int = 0
     under_way: int = 0
     parked: int = 0
-    """Without room under a concurrency limit or a throttle."""
+    """Without room under a concurrency limit, or held."""
+    held_runs: int = 0
+    """Runs whose code nobody has any more."""
     later: int = 0
     """Retries, and runs of events that are still to come."""
     sleeping: int = 0
@@ -91,6 +93,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     started_at_ms: int | None
     ended_at_ms: int | None
     rerun_of: str | None
+    held_reason: str | None = None
     error: JsonValue = None
 
 
@@ -177,11 +180,12 @@ def ahead(connection: Connection, now_ms: int) -> Ahead:
     assert queue is not None
     assert others is not None
     due, under_way, parked, later, sleeping, oldest_due, next_job = queue
-    waiting, gathering, unrouted, next_timer = others
+    waiting, gathering, unrouted, next_timer, held_runs = others
     return Ahead(
         due=due or 0,
         under_way=under_way or 0,
         parked=parked or 0,
+        held_runs=held_runs,
         later=later or 0,
         sleeping=sleeping or 0,
         waiting=waiting,
@@ -196,7 +200,7 @@ def runs(connection: Connection, wanted: RunsWanted) -> list[RunRow]:
     """Newest first."""
     conditions, values = ["1"], []
     for condition, value in (
-        (" r.status = ?", wanted.status and wanted.status.value),
+        (" r.status = ?", None if wanted.status in (None, EngineRunStatus.WAITING) else wanted.status.value),
         (" r.fn_id = ?", wanted.fn_id),
         (" r.run_id < ?", wanted.before),
     ):
@@ -206,8 +210,10 @@ def runs(connection: Connection, wanted: RunsWanted) -> list[RunRow]:
     # The planner knows the partial index of what went wrong, and that of what is open, only by these words.
     if wanted.status in (EngineRunStatus.FAILED, EngineRunStatus.CANCELLED):
         conditions.append(" r.status IN ('failed', 'cancelled')")
+    elif wanted.status is EngineRunStatus.WAITING:
+        conditions.append(" r.held_at IS NOT NULL")
     elif wanted.status in (EngineRunStatus.QUEUED, EngineRunStatus.RUNNING):
-        conditions.append(" r.ended_at IS NULL")
+        conditions.append(" r.ended_at IS NULL AND r.held_at IS NULL")
     sql = f"{_RUN} WHERE {' AND '.join(conditions)} ORDER BY r.run_id DESC LIMIT ?"
     return [_run_row(row) for row in rows(connection, sql, (*values, min(wanted.limit, LIMIT_MAX)))]
 
@@ -305,7 +311,7 @@ def runs_of_event(connection: Connection, ulid: str) -> tuple[str, ...]:
 
 _RUN: Final = (
     "SELECT r.run_id, r.fn_id, e.name, e.event_id, r.status, r.steps, r.queued_at, r.started_at, r.ended_at,"
-    " r.rerun_of, r.error FROM runs r JOIN events e ON e.ulid = r.event_ulid"
+    " r.rerun_of, r.held_reason, r.error FROM runs r JOIN events e ON e.ulid = r.event_ulid"
 )
 _STEPS: Final = "SELECT step_id, name, attempt, ended_at, memo FROM steps WHERE run_id = ? ORDER BY seq"
 _JOBS: Final = (
@@ -332,7 +338,8 @@ _OTHERS: Final = """
 SELECT (SELECT count(*) FROM waits),
   (SELECT count(*) FROM debounces) + (SELECT count(*) FROM batches),
   (SELECT count(*) FROM events WHERE routed = 0),
-  (SELECT min(due_at) FROM timers WHERE kind <> 'cron')
+  (SELECT min(due_at) FROM timers WHERE kind <> 'cron'),
+  (SELECT count(*) FROM runs WHERE held_at IS NOT NULL)
 """
 
 
@@ -351,18 +358,19 @@ def _workers(connection: Connection) -> tuple[Worker, ...]:
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
-    run_id, fn_id, event_name, event_id, status, steps, queued_at, started_at, ended_at, rerun_of, error = row
+    run_id, fn_id, event_name, event_id, status, steps, queued_at, started_at, ended_at, rerun_of, held, error = row
     return RunRow(
         run_id=run_id,
         fn_id=fn_id,
         event_name=event_name,
         event_id=event_id,
-        status=EngineRunStatus(status),
+        status=EngineRunStatus.WAITING if held is not None and ended_at is None else EngineRunStatus(status),
         steps=steps,
         queued_at_ms=queued_at,
         started_at_ms=started_at,
         ended_at_ms=ended_at,
         rerun_of=rerun_of,
+        held_reason=held,
         error=None if error is None else msgspec.json.decode(error),
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from rawr.execution.embedded import jobs, schedules
 from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.pins import offer_code, withdraw_code
 from rawr.execution.embedded.transition import Transition
 from rawr.storage.sqlite import Connection, one, run
 from rawr.wire import encode_canonical
@@ -39,11 +40,12 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
     jobs.call_all(at)
 
 
-def offer(at: Transition, owner: str, functions: Sequence[RegisteredFunction]) -> None:
-    """This engine serves these versions from now on."""
+def offer(at: Transition, owner: str, functions: Sequence[RegisteredFunction], code: Collection[str] = ()) -> None:
+    """This engine serves these versions and has this code from now on."""
     withdraw(at, [owner])
     values = [(owner, function.fn_id, function.version) for function in functions]
     at.connection.execute_many("INSERT INTO offers VALUES (?, ?, ?)", values)
+    offer_code(at, owner, [function.fn_id for function in functions], code)
 
 
 def withdraw(at: Transition, owners: Sequence[str]) -> None:
@@ -53,6 +55,7 @@ def withdraw(at: Transition, owners: Sequence[str]) -> None:
         "DELETE FROM offers WHERE owner IN (SELECT value FROM json_each(?))",
         (encode_canonical(list(owners)).decode(),),
     )
+    withdraw_code(at, owners)
 
 
 def is_represented(connection: Connection, app_id: str) -> bool:

@@ -11,7 +11,7 @@ from rawr.errors import BadInputError
 from rawr.execution.embedded.fragment import Fragment, fragment
 from rawr.execution.embedded.protocol import EVENT_MAX_BYTES
 from rawr.execution.embedded.registry import function_of
-from rawr.execution.embedded.runs import run_events
+from rawr.execution.embedded.runs import Cancelled, end_run, run_events
 from rawr.execution.embedded.starts import LazyScope, Start, start_run
 from rawr.execution.embedded.transition import Transition, stored_texts
 from rawr.storage.sqlite import one, run
@@ -30,10 +30,12 @@ class Rerun(msgspec.Struct, frozen=True, kw_only=True):
     """The id or name of a step: it and what finished after it runs again, what finished before it is kept."""
     data: dict[str, JsonValue] | None = None
     """Takes the place of the data of the run's event."""
+    end_old: bool = False
+    """Cancel the old run if it has not ended, in the same transaction."""
 
 
 def rerun(at: Transition, asked: Rerun) -> str:
-    """Start a new run like the old one, which stays as it is; its id.
+    """Start a new run like the old one, whose history stays as it is; its id.
 
     Raises:
         RerunRefusedError, NotCanonicalError
@@ -52,7 +54,10 @@ def rerun(at: Transition, asked: Rerun) -> str:
             raise RerunRefusedError(f"run {asked.run_id} has a batch of {len(ulids)} events; their data is kept")
         first = _with_data(first, asked.data)
         ulids = (_store_event(at, event_ulid, first),)
-    start = Start(run_id=at.new_ulid(), event_ulids=ulids, due_ms=at.now_ms, rerun_of=asked.run_id)
+    new_id = at.new_ulid()
+    if asked.end_old:
+        end_run(at, asked.run_id, Cancelled(reason=f"it is run again as {new_id}"))
+    start = Start(run_id=new_id, event_ulids=ulids, due_ms=at.now_ms, rerun_of=asked.run_id)
     if not start_run(at, function_of(at, fn_id), start, LazyScope(at, first)):
         raise RerunRefusedError(f"a run of {fn_id} is under way, and it allows one at a time")
     _copy_steps(at, asked.run_id, start.run_id, kept)
@@ -102,7 +107,8 @@ def _store_event(at: Transition, like_ulid: str, body: Fragment) -> str:
 def _copy_steps(at: Transition, old_id: str, new_id: str, count: int) -> None:
     run(
         at.connection,
-        "INSERT INTO steps SELECT ?, step_id, seq, name, memo, memo_canonical, attempt, ended_at FROM steps"
+        "INSERT INTO steps (run_id, step_id, seq, name, memo, memo_canonical, attempt, ended_at, op)"
+        " SELECT ?, step_id, seq, name, memo, memo_canonical, attempt, ended_at, op FROM steps"
         " WHERE run_id = ? AND seq <= ?",
         (new_id, old_id, count),
     )

@@ -21,6 +21,7 @@ from rawr.execution.embedded.model import (
     EngineRunStatus,
     JobKind,
     NewEvent,
+    StepOp,
 )
 from rawr.execution.embedded.outcomes import (
     CallFailed,
@@ -87,7 +88,7 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
 def end_sleep(at: Transition, job: Job) -> None:
     """A sleep is over: remember it and let the function go on."""
     jobs.end(at, job.job_id)
-    finish_step(at, job.run_id, job.step_id, job.name, NULL)
+    finish_step(at, job.run_id, job.step_id, job.name, NULL, op=StepOp.SLEEP)
     discover_after(at, job.run_id, job.step_id)
 
 
@@ -107,7 +108,7 @@ def give_up_on_host(at: Transition, job: Job) -> None:
         end_run(at, job.run_id, failure)
         return
     jobs.end(at, job.job_id)
-    finish_step(at, job.run_id, job.step_id, job.name, failure.memo(), attempt=job.attempt)
+    finish_step(at, job.run_id, job.step_id, job.name, failure.memo(), op=StepOp.RUN, attempt=job.attempt)
     discover_after(at, job.run_id, job.step_id)
 
 
@@ -118,12 +119,13 @@ def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
     status, output, error = _stored_ending(ending)
     ended = one(
         at.connection,
-        "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE run_id = ? AND ended_at IS NULL"
-        " RETURNING parent_wait, singleton",
+        "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ?, held_at = NULL, held_reason = NULL"
+        " WHERE run_id = ? AND ended_at IS NULL RETURNING parent_wait, singleton",
         (status.value, at.now_ms, output, error, run_id),
     )
     if ended is None:
         return False
+    _note_unfinished(at, run_id)
     jobs.end_all_of(at, run_id)
     for table in ("pending", "waits", "timers", "cancels"):
         run(at.connection, f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - a constant name
@@ -134,6 +136,17 @@ def end_run(at: Transition, run_id: str, ending: Ending) -> bool:
     if parent_wait is not None:
         waits.fulfil(at, parent_wait, _memo_for_parent(ending))
     return True
+
+
+def _note_unfinished(at: Transition, run_id: str) -> None:
+    """Steps that the run asked for and ends without: its history is complete only with them."""
+    run(
+        at.connection,
+        "INSERT OR IGNORE INTO unfinished SELECT run_id, step_id, name, CASE kind WHEN 'sleep' THEN 'sleep' ELSE 'run'"
+        " END FROM queue WHERE run_id = ?1 AND step_id <> ?2 UNION ALL SELECT run_id, step_id, name,"
+        " CASE WHEN event_name IS NULL THEN 'invoke' ELSE 'wait' END FROM waits WHERE run_id = ?1",
+        (run_id, ROOT_STEP),
+    )
 
 
 def _stored_ending(ending: Ending) -> tuple[EngineRunStatus, str | None, str | None]:
@@ -183,10 +196,11 @@ def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_other
     """Do what one operation asks; why the run cannot go on with it, or None. Steps that ended go to `finished`."""
     match op:
         case StepRan():
-            finish_step(at, job.run_id, op.step_id, op.name, op.memo, attempt=job.attempt)
+            finish_step(at, job.run_id, op.step_id, op.name, op.memo, op=StepOp.RUN, attempt=job.attempt)
             finished.append(op.step_id)
         case StepErrored():
-            finish_step(at, job.run_id, op.step_id, op.name, op.failure.memo(), attempt=job.attempt)
+            memo = op.failure.memo()
+            finish_step(at, job.run_id, op.step_id, op.name, memo, op=StepOp.RUN, attempt=job.attempt)
             finished.append(op.step_id)
         case StepPlanned() | Sleeping() | EventAwaited() | FunctionInvoked():
             if is_finished(at, job.run_id, op.step_id):
@@ -221,7 +235,7 @@ def _begin(
         case FunctionInvoked():
             failure = waits.await_function(at, job.run_id, op)
             if failure is not None:  # like a function that failed: the caller may handle it
-                finish_step(at, job.run_id, op.step_id, op.name, failure.memo())
+                finish_step(at, job.run_id, op.step_id, op.name, failure.memo(), op=StepOp.INVOKE)
                 finished.append(op.step_id)
     return None
 

@@ -3,8 +3,9 @@
 `queue` holds one row per thing that is to happen: a call, or the end of a sleep. Job ids are derived from the
 run and the step, so that planning the same thing twice is one row. `waits` are steps that something else ends, and
 `timers` what happens at a time if nothing else does. A run that has ended has rows in none of the three. `offers`
-are the functions that each engine serves. All times are Unix milliseconds. JSON is kept as text, its RFC 8785 form
-beside it only where that is another text.
+are the functions that each engine serves, and `offered_code` the code that it has. A run that has begun is pinned to
+`runs.code`, and held (`held_at`) while nobody has that. All times are Unix milliseconds. JSON is kept as text, its RFC
+8785 form beside it only where that is another text.
 """
 
 from __future__ import annotations
@@ -222,6 +223,32 @@ CREATE INDEX events_by_id ON events (event_id);
 CREATE INDEX events_by_name ON events (name, ulid);
 CREATE INDEX runs_by_function ON runs (fn_id, run_id);
 CREATE INDEX runs_unwell ON runs (run_id) WHERE status IN ('failed', 'cancelled');
+""",
+    ),
+    Migration(
+        name="the code that runs are pinned to, and what they asked for",
+        sql="""
+ALTER TABLE runs ADD COLUMN code TEXT;
+ALTER TABLE runs ADD COLUMN held_at INTEGER;
+ALTER TABLE runs ADD COLUMN held_reason TEXT;
+ALTER TABLE queue ADD COLUMN code TEXT;
+ALTER TABLE steps ADD COLUMN op TEXT;
+CREATE INDEX runs_held ON runs (fn_id, code) WHERE held_at IS NOT NULL;
+
+CREATE TABLE offered_code (
+  owner TEXT NOT NULL, token TEXT NOT NULL, PRIMARY KEY (owner, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE accepted_code (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), accepted_at INTEGER NOT NULL, accepted_by TEXT NOT NULL,
+  before TEXT NOT NULL, after TEXT NOT NULL
+) STRICT;
+CREATE INDEX accepted_code_by_run ON accepted_code (run_id);
+
+CREATE TABLE unfinished (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, name TEXT NOT NULL, op TEXT NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
 """,
     ),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rawr.execution.embedded import jobs
 from rawr.execution.embedded.fragment import Fragment
-from rawr.execution.embedded.model import JobKind
+from rawr.execution.embedded.model import JobKind, StepOp
 from rawr.execution.embedded.protocol import ROOT_STEP
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
 from rawr.storage.sqlite import Connection, one, run
@@ -24,13 +24,16 @@ def trigger_of(connection: Connection, run_id: str) -> Fragment:
     return stored_fragment(*row)
 
 
-def finish_step(at: Transition, run_id: str, step_id: str, name: str, memo: Fragment, *, attempt: int = 0) -> None:
+def finish_step(
+    at: Transition, run_id: str, step_id: str, name: str, memo: Fragment, *, op: StepOp, attempt: int = 0
+) -> None:
     """Remember a step's result. What is remembered already stays: a result never changes."""
     saved = one(
         at.connection,
-        "INSERT INTO steps SELECT ?, ?, steps + 1, ?, ?, ?, ?, ? FROM runs WHERE run_id = ?"
+        "INSERT INTO steps (run_id, step_id, seq, name, memo, memo_canonical, attempt, ended_at, op)"
+        " SELECT ?, ?, steps + 1, ?, ?, ?, ?, ?, ? FROM runs WHERE run_id = ?"
         " ON CONFLICT DO NOTHING RETURNING seq",
-        (run_id, step_id, name, *stored_texts(memo), attempt, at.now_ms, run_id),
+        (run_id, step_id, name, *stored_texts(memo), attempt, at.now_ms, op.value, run_id),
     )
     if saved is not None:
         run(

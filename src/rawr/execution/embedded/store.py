@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, jobs, registry, retention, runs, schedules, timers
+from rawr.execution.embedded import claims, events, history, jobs, pins, registry, retention, runs, schedules, timers
 from rawr.execution.embedded.cancellation import Fitting, Page, cancel_page, fitting_page
 from rawr.execution.embedded.damage import damage_said, refuse_truncated
 from rawr.execution.embedded.durations import Backoff
@@ -33,6 +34,7 @@ from rawr.storage.sqlite import Connection, Database, one, rows, run
 from rawr.wire import JsonValue
 
 CRASHES_MAX: Final = 5
+_log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -68,13 +70,19 @@ class EngineStore:
     def new_ulid(self) -> str:
         return self._ulids.next()
 
-    async def register(self, app_id: str, functions: Sequence[RegisteredFunction], owner: str | None = None) -> None:
-        """Make these the functions of the app; others that it had start no new runs. `owner` serves them."""
+    async def register(
+        self,
+        app_id: str,
+        functions: Sequence[RegisteredFunction],
+        owner: str | None = None,
+        code: Collection[str] = (),
+    ) -> None:
+        """Make these the functions of the app; others that it had start no new runs. `owner` serves them by `code`."""
 
         def transition(at: Transition) -> None:
             registry.register(at, app_id, functions)
             if owner is not None:
-                registry.offer(at, owner, functions)
+                registry.offer(at, owner, functions, code)
 
         await self._transition(transition)
 
@@ -102,12 +110,39 @@ class EngineStore:
             return 0
         return await self._transition(events.route_waiting)
 
-    async def claim(self, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
+    async def claim(
+        self, lease: Lease, serves: Mapping[str, str], limit: int, has: Collection[str] = ()
+    ) -> list[Claim]:
         """Do what is due by time alone, then take up to `limit` due calls of what `serves`, longest due first.
 
-        `serves` has the version of each function that can be called.
+        `serves` has the version of each function that can be called, `has` the code that calls are answered by.
         """
-        return await self._transition(lambda at: _claim(at, lease, serves, limit))
+        claims, held = await self._transition(lambda at: (_claim(at, lease, serves, limit, has), at.held))
+        for one_run in held:
+            _log.warning("run %s waits: %s", one_run.run_id, one_run.reason)
+        return claims
+
+    async def pin(self, claim: Claim, tokens: Collection[str]) -> bool:
+        """Settle what code the run of this claim belongs to; False when the claim is not valid any more."""
+        return await self._transition(lambda at: pins.pin(at, claim, tokens))
+
+    async def held_call(self, run_id: str) -> tuple[str, list[JsonValue]]:
+        """The function of a held run, and what triggered it.
+
+        Raises:
+            CodeNotAcceptedError: there is no such run, or it is not held.
+        """
+
+        def transition(at: Transition) -> tuple[str, list[JsonValue]]:
+            pins.held_code(at, run_id)
+            fn_id, found = runs.run_events(at.connection, run_id)
+            return fn_id, [body.value() for _, body in found]
+
+        return await self._transition(transition)
+
+    async def accept_code(self, run_id: str, tokens: Collection[str], by: str) -> None:
+        """Raises CodeNotAcceptedError."""
+        await self._transition(lambda at: pins.accept_code(at, run_id, tokens, by))
 
     async def settle(self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None) -> Settled:
         """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one."""
@@ -247,6 +282,10 @@ class EngineStore:
         found = await self.read(lambda c: rows(c, f"{_RUNS} WHERE r.run_id = ?", (run_id,)))
         return _engine_run(found[0]) if found else None
 
+    async def run_of_event(self, event_id: str) -> str | None:
+        """The newest run of the event with this id of its sender's."""
+        return await self.read(lambda c: history.run_of_event(c, event_id))
+
     async def runs(self, limit: int) -> list[EngineRun]:
         """Newest first."""
         sql = f"{_RUNS} ORDER BY r.run_id DESC LIMIT ?"
@@ -298,24 +337,25 @@ class EngineStore:
 
 _RUNS: Final = (
     "SELECT r.run_id, r.fn_id, e.event_id, r.status, r.queued_at, r.ended_at, r.steps, r.output, r.error,"
-    " r.rerun_of"
+    " r.rerun_of, r.held_reason"
     " FROM runs r JOIN events e ON e.ulid = r.event_ulid"
 )
 
 
 def _engine_run(row: Sequence[Any]) -> EngineRun:
-    run_id, fn_id, event_id, status, queued_at, ended_at, steps, output, error, rerun_of = row
+    run_id, fn_id, event_id, status, queued_at, ended_at, steps, output, error, rerun_of, held = row
     return EngineRun(
         run_id=run_id,
         fn_id=fn_id,
         event_id=event_id,
-        status=EngineRunStatus(status),
+        status=EngineRunStatus(status) if held is None else EngineRunStatus.WAITING,
         queued_at_ms=queued_at,
         ended_at_ms=ended_at,
         steps=steps,
         output=None if output is None else msgspec.json.decode(output),
         error=None if error is None else msgspec.json.decode(error, type=Failure),
         rerun_of=rerun_of,
+        held_reason=held,
     )
 
 
@@ -329,10 +369,10 @@ def _settle(at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, ne
     return Settled(stale=False, next_claim=taken, more_due=claims.is_more_due(at))
 
 
-def _claim(at: Transition, lease: Lease, serves: Mapping[str, str], limit: int) -> list[Claim]:
+def _claim(at: Transition, lease: Lease, serves: Mapping[str, str], limit: int, has: Collection[str]) -> list[Claim]:
     timers.fire_due(at)
     events.route_emitted(at)
-    return claims.claim(at, lease, serves, limit)
+    return claims.claim(at, lease, serves, limit, has)
 
 
 def _mend_clock(at: Transition) -> None:

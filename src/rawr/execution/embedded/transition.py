@@ -9,11 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from rawr.execution.embedded.fragment import Fragment
-from rawr.execution.embedded.model import JobKind, NewEvent
+from rawr.execution.embedded.model import Held, JobKind, NewEvent
 from rawr.execution.expressions import Expressions
 from rawr.storage.sqlite import Connection, run
 
-JOB: Final = "job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes"
+JOB: Final = "job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes, code"
 """The columns of a `Job`, in order."""
 
 
@@ -39,6 +39,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     generation: int
     crashes: int
+    code: str | None
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     new_ulid: Callable[[], str]
     expressions: Expressions
     emitted: list[NewEvent] = msgspec.field(default_factory=list)
+    held: list[Held] = msgspec.field(default_factory=list)
+    """Runs that were held in it: whoever began the transaction tells people, once it is durable."""
 
 
 def set_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int, *, run_id: str | None = None) -> None:
@@ -66,7 +69,7 @@ def set_timer(at: Transition, timer_id: str, kind: TimerKind, due_ms: int, *, ru
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes = row
+    job_id, run_id, fn_id, kind, step_id, name, attempt, generation, crashes, code = row
     return Job(
         job_id=job_id,
         run_id=run_id,
@@ -77,6 +80,7 @@ def job_of(row: Sequence[Any]) -> Job:
         attempt=attempt,
         generation=generation,
         crashes=crashes,
+        code=code,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from rawr.execution.embedded.durations import wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment
 from rawr.execution.embedded.interest import Interest, concerned, place_of
-from rawr.execution.embedded.model import EVENT_INVOKED, Invocation, NewEvent
+from rawr.execution.embedded.model import EVENT_INVOKED, Invocation, NewEvent, StepOp
 from rawr.execution.embedded.outcomes import EventAwaited, Failure, FunctionInvoked
 from rawr.execution.embedded.protocol import EVENT_MAX_BYTES
 from rawr.execution.embedded.steps import discover_after, finish_step, trigger_of
@@ -69,9 +69,10 @@ def fulfil(at: Transition, wait_id: str, memo: Fragment) -> None:
     closed = one(at.connection, _CLOSE, (wait_id,))
     if closed is None:
         return
-    run_id, step_id, name, _ = closed
+    run_id, step_id, name, event_name = closed
     run(at.connection, "DELETE FROM timers WHERE timer_id = ?", (wait_id,))
-    finish_step(at, run_id, step_id, name, memo)
+    op = StepOp.INVOKE if event_name is None else StepOp.WAIT
+    finish_step(at, run_id, step_id, name, memo, op=op)
     discover_after(at, run_id, step_id)
 
 

@@ -22,7 +22,7 @@ from rawr.execution.embedded.model import Claim, Lease
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.protocol import call_request, parse_answer
 from rawr.execution.embedded.store import EngineStore, Settled
-from rawr.execution.ports import EngineCall
+from rawr.execution.ports import EngineCall, RunCode
 from rawr.storage.lock import LockTimeoutError
 
 _TRANSIENT: Final = (StorageError, LockTimeoutError)
@@ -55,6 +55,7 @@ class Worker:
         clock: Clock,
         times: EngineTimes,
         max_calls: int,
+        code: RunCode | None,
         sweep: Callable[[], Awaitable[object]],
     ) -> None:
         self.damage: EngineFileDamagedError | None = None
@@ -66,6 +67,8 @@ class Worker:
         self._clock = clock
         self._times = times
         self._max_calls = max_calls
+        self._code = code
+        self._has: frozenset[str] = frozenset() if code is None else code.offered()
         self._sweep = sweep
         self._serves: Mapping[str, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
@@ -96,9 +99,12 @@ class Worker:
     async def run_due(self) -> int:
         """Do all that is due and what follows from it, until nothing is; the number of calls made."""
         made = 0
-        while claims := await self._store.claim(self.lease(), self._serves, self._max_calls):
+        while claims := await self._claim(self._max_calls):
             made += sum(await asyncio.gather(*[self._drive(claim) for claim in claims]))
         return made
+
+    async def _claim(self, limit: int) -> list[Claim]:
+        return await self._store.claim(self.lease(), self._serves, limit, self._has)
 
     def lease(self) -> Lease:
         """What a job that is taken now is held under."""
@@ -115,7 +121,7 @@ class Worker:
                     swept_at = time.monotonic()
                     await self._sweep()
                 free = self._max_calls - len(self._calls)
-                claims = await self._store.claim(self.lease(), self._serves, free) if free > 0 else []
+                claims = await self._claim(free) if free > 0 else []
                 for claim in claims:
                     self._begin(self._drive(claim))
                 if claims:
@@ -180,6 +186,8 @@ class Worker:
         made = 0
         following: Claim | None = claim
         while following is not None:
+            if not await self._pinned(following):
+                break
             made += 1
             outcome = await self._make(following)
             settled = await self._settle(following, outcome)
@@ -187,6 +195,21 @@ class Worker:
             if settled.more_due or following is None:
                 self._wake.set()
         return made
+
+    async def _pinned(self, claim: Claim) -> bool:
+        """Before a run is called for the first time it is settled which code it belongs to: a call may act.
+
+        False when that could not be settled. The job is ours no more, or its call has failed with the reason.
+        """
+        if self._code is None or claim.is_pinned:
+            return True
+        try:
+            tokens = await self._code.used(claim.call.fn_id, [event.value() for event in claim.call.events])
+        except Exception as error:  # noqa: BLE001 - what the port says is the outcome of the call
+            failure = Failure(name="CodeUnknown", message=f"which code it uses is not known: {str(error)!a}")
+            await self._settle(claim, CallFailed(failure=failure, retriable=True))
+            return False
+        return tokens is None or await self._store.pin(claim, tokens)
 
     async def _make(self, claim: Claim) -> Outcome:
         request = call_request(claim.call, key=self._key, t=self._clock.now_ms() // 1000)
