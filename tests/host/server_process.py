@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rawr.client.http import HqClient
 from rawr.host.run_folder import RunFolder, ServerRecord
@@ -49,6 +51,11 @@ class Server:
         """Whatever state it is in."""
         self.process.kill()
         self.process.wait(DEADLINE_S)
+
+    def access_lines(self) -> list[dict[str, Any]]:
+        """What the access log says so far."""
+        text = (self.root / ".rawr" / "logs" / "access.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def log(self) -> str:
         return self._log.read_text()

@@ -44,7 +44,8 @@ RUNS_SHOWN: Final = 20
 LOGIN_BODY_BYTES: Final = 4096
 LOGIN_BODY_S: Final = 10.0
 
-SECURITY_HEADERS: Final[HeaderPairs] = (
+PROTECTION: Final[HeaderPairs] = (
+    (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
         (
@@ -60,9 +61,8 @@ SECURITY_HEADERS: Final[HeaderPairs] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-"""On every answer. `x-content-type-options` is on every answer of the host already."""
+"""On every answer of the console, in place of what the other answers have."""
 
-_NO_STORE: Final = (b"cache-control", b"no-store")
 _HTML: Final = b"text/html; charset=utf-8"
 _RUN: Final = re.compile(r"/console/runs/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 
@@ -108,10 +108,7 @@ class ConsoleFamily:
 
     async def __call__(self, request: Request) -> Response:
         work = self._safe_read(request) if request.method in ("GET", "HEAD") else self._safe_write(request)
-        response = await work
-        cached = any(name == b"cache-control" for name, _ in response.headers)
-        extra = SECURITY_HEADERS if cached else (*SECURITY_HEADERS, _NO_STORE)
-        return msgspec.structs.replace(response, headers=(*response.headers, *extra))
+        return msgspec.structs.replace(await work, protection=PROTECTION)
 
     async def _safe_read(self, request: Request) -> Response:
         try:
@@ -143,6 +140,7 @@ class ConsoleFamily:
             return await self._page(await self._overview())
         if run_id := _RUN.match(request.path):
             request.notes.operation = "run"
+            request.notes.route = f"{PREFIX}/runs/{{runId}}"
             return await self._page(await self._run(run_id[1]))
         return await self._not_found()
 
@@ -152,8 +150,6 @@ class ConsoleFamily:
     async def _write(self, request: Request) -> Response:
         if request.method != "POST" or request.path not in (LOGIN, LOGOUT):
             return _wrong_method(_ALLOWED.get(request.path, b"GET, HEAD"))
-        if not _is_same_origin(request):
-            return _refused(ErrorBody(code="FORBIDDEN", status=403, message="the request comes from another site"))
         request.notes.operation = request.path.removeprefix(f"{PREFIX}/")
         return await self._log_in(request) if request.path == LOGIN else self._log_out(request)
 
@@ -167,7 +163,8 @@ class ConsoleFamily:
             message = "This link was used already, or is older than five minutes. Get a new one from the terminal:"
             return _refused(ErrorBody(code="UNAUTHORIZED", status=401, message=message))
         self._end_sessions(request)
-        cookie = f"{self._cookie}={self._parts.sessions.open()}; Path=/; HttpOnly; SameSite=Strict"
+        secure = "; Secure" if request.scheme == "https" else ""
+        cookie = f"{self._cookie}={self._parts.sessions.open()}; Path=/; HttpOnly; SameSite=Strict{secure}"
         return json_response({"ok": True}, headers=((b"set-cookie", cookie.encode()),))
 
     async def _redeemed(self, code: str) -> bool:
@@ -271,16 +268,6 @@ def next_path(query: str) -> str:
 
 def _is_page(path: str) -> bool:
     return path == HOME or _RUN.match(path) is not None
-
-
-def _is_same_origin(request: Request) -> bool:
-    """Whether a page of ours, or a program that is no browser, sends this."""
-    host = request.header(b"host")
-    origins = header_values(request.headers, b"origin")
-    if origins and (host is None or [origin.lower() for origin in origins] != [f"http://{host}".lower().encode()]):
-        return False
-    # Another port of this machine is `same-site`, and another site all the same.
-    return all(site in (b"same-origin", b"none") for site in header_values(request.headers, b"sec-fetch-site"))
 
 
 def _cookies(request: Request, name: str) -> list[str]:

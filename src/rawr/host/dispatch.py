@@ -61,7 +61,10 @@ class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     streams: OpenStreams
 
     async def read(self, request: Request) -> bytes:
-        return await request.body(limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s)
+        limits = self.limits
+        return await request.body(
+            limit_bytes=limits.body_bytes, timeout_s=limits.body_s, bytes_per_s=limits.body_bytes_per_s
+        )
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +115,7 @@ async def _published(request: Request, deps: FamilyDeps, family: Family, find: C
     if not allows(caller.scopes, family, match.part):
         return plain_error(scope_missing(scope_name(family, match.part)))
     request.notes.operation = match.procedure.rpc_path
+    request.notes.route = f"/api/{family.value}{match.procedure.path}"
     data = await _published_data(request, deps)
     given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
     value = plain_input(match.procedure.input_type, given)
@@ -162,6 +166,7 @@ async def api_caller(request: Request, deps: FamilyDeps) -> Caller | None:
         raise CredentialsUnavailableError("the API keys of this HQ cannot be read; its log says why") from error
     if caller is not None:
         request.notes.caller_class = caller.caller_class
+        request.notes.key_id = caller.token_id
     return caller
 
 
@@ -196,7 +201,8 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     if not content_type or content_type.startswith("application/json"):
         return Envelope(value=decode(body)) if body else Envelope()
     if content_type.startswith("application/x-www-form-urlencoded"):
-        return Envelope(value=parse_bracketed(query_pairs(body.decode("utf-8", "replace"))))
+        pairs = query_pairs(body.decode("utf-8", "replace"), most=deps.limits.fields)
+        return Envelope(value=parse_bracketed(pairs))
     if content_type.startswith("text/plain"):
         return Envelope(value=body.decode("utf-8", "replace"))
     if content_type.startswith("multipart/form-data"):
@@ -205,11 +211,11 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     return Envelope(value={})
 
 
-def query_pairs(query: str) -> list[tuple[str, str]]:
+def query_pairs(query: str, *, most: int = FIELDS_MAX) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=most)
     except ValueError as error:
-        raise BadInputError(f"more than {FIELDS_MAX} fields") from error
+        raise BadInputError(f"more than {most} fields") from error
 
 
 def _merged(params: Mapping[str, str], data: JsonValue | msgspec.UnsetType) -> JsonValue | msgspec.UnsetType:

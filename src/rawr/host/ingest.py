@@ -54,7 +54,11 @@ class IngestFamily:
         signature = self._fresh_signature(request)
         if query is None or signature is None:
             return forbidden()  # without reading the body
-        body = await request.body(limit_bytes=self._limits.ingress_body_bytes, timeout_s=self._limits.body_s)
+        body = await request.body(
+            limit_bytes=self._limits.ingress_body_bytes,
+            timeout_s=self._limits.body_s,
+            bytes_per_s=self._limits.body_bytes_per_s,
+        )
         if not is_signed(signature, body, self._keys, mac=self._mac):
             return forbidden()
         if not self._seen.first_use(signature, now_s=self._now_s()):

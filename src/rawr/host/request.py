@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 import msgspec
 
 from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import Headers, header_text
 from rawr.security.policy import CallerClass
+
+BODY_GRACE_S: Final = 5.0
+"""How long a body may take before its pace counts."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -42,6 +46,12 @@ class AccessNotes(msgspec.Struct, kw_only=True):
     family: str = "none"
     caller_class: CallerClass = CallerClass.UNLABELED
     operation: str | None = None
+    key_id: str | None = None
+    """Which API key it was, never the key."""
+    route: str | None = None
+    """The path with the names of its parameters in place of what they are."""
+    bytes_in: int = 0
+    """Of the body, as far as it was read."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,14 +62,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     request_id: str
     correlation_id: str
+    address: str
+    """The caller's, as far as it can be known; empty for a call from within this process."""
+    scheme: str
     receive: Receive
     notes: AccessNotes
 
     def header(self, name: bytes) -> str | None:
         return header_text(self.headers, name)
 
-    async def body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+    async def body(self, *, limit_bytes: int, timeout_s: float, bytes_per_s: int | None = None) -> bytes:
         """The whole body. Call it once, and only after the caller has been let in.
+
+        It has `timeout_s` to arrive. With `bytes_per_s` it must also come at least that fast, on average, after
+        its first seconds, so that a caller who sends a byte now and then does not keep its place for long.
 
         Raises:
             PayloadTooLargeError: as soon as the body is known to be longer than `limit_bytes`.
@@ -68,13 +84,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         announced = self.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
             raise _too_large(limit_bytes)
+        started_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._received(limit_bytes)
+            async with asyncio.timeout_at(started_s + timeout_s) as patience:
+                return await self._received(limit_bytes, _Pace(patience, started_s, timeout_s, bytes_per_s))
         except TimeoutError as error:
-            raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s") from error
+            raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s, or too slowly") from error
 
-    async def _received(self, limit_bytes: int) -> bytes:
+    async def _received(self, limit_bytes: int, pace: _Pace) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -83,11 +100,32 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
                 raise ClientGoneError("the caller closed the connection before its body was complete")
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
+            self.notes.bytes_in = size
             if size > limit_bytes:
                 raise _too_large(limit_bytes)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
+            pace.has_come(size)
+
+
+class _Pace:
+    """Gives a body more time as it arrives, up to the end of its whole time."""
+
+    def __init__(self, patience: asyncio.Timeout, started_s: float, timeout_s: float, bytes_per_s: int | None) -> None:
+        self._patience = patience
+        self._begin_s = started_s + BODY_GRACE_S
+        self._end_s = started_s + timeout_s
+        self._bytes_per_s = bytes_per_s
+        self.has_come(0)
+
+    def has_come(self, size: int) -> None:
+        if self._bytes_per_s is not None:
+            self._patience.reschedule(min(self._end_s, self._begin_s + size / self._bytes_per_s))
+
+
+CURRENT_REQUEST: Final[ContextVar[Request | None]] = ContextVar("rawr_request", default=None)
+"""The request that the running task answers, for what is logged and begun on its behalf. Each task has its own."""
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLargeError:

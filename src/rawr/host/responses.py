@@ -16,6 +16,15 @@ TEXT: Final = b"text/plain;charset=utf-8"
 
 HeaderPairs = tuple[tuple[bytes, bytes], ...]
 
+PROTECTION: Final[HeaderPairs] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What a browser must not do with an answer that is data. Pages have their own."""
+NO_STORE: Final = (b"cache-control", b"no-store")
+
 
 class ByteStream(Protocol):
     """Pieces of a body as they come. To be closed, however many were taken."""
@@ -30,6 +39,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     content_type: bytes
     body: bytes
     headers: HeaderPairs = ()
+    protection: HeaderPairs = PROTECTION
     stream: ByteStream | None = None
     """What follows `body`, without an end in sight."""
 
@@ -56,19 +66,22 @@ def enveloped(value: object, *, status: int = 200) -> Response:
 
 
 def enveloped_error(error: ErrorBody) -> Response:
-    return Response(status=error.status, content_type=JSON, body=encode_envelope(error), headers=_advice(error))
+    return Response(status=error.status, content_type=JSON, body=encode_envelope(error), headers=advice(error))
 
 
 def plain_error(error: ErrorBody) -> Response:
-    return json_response(error, status=error.status, headers=_advice(error))
+    return json_response(error, status=error.status, headers=advice(error))
 
 
 def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
-    headers = ((b"cache-control", b"no-store"),)
-    return Response(status=status, content_type=b"text/event-stream", body=b"", headers=headers, stream=stream)
+    return Response(status=status, content_type=b"text/event-stream", body=b"", headers=_UNBUFFERED, stream=stream)
 
 
-def _advice(error: ErrorBody) -> HeaderPairs:
+_UNBUFFERED: Final = ((b"x-accel-buffering", b"no"),)
+"""A proxy in front of us passes events on as they come."""
+
+
+def advice(error: ErrorBody) -> HeaderPairs:
     """What a client should do about the error, in headers."""
     match error.status:
         case 401:
@@ -76,7 +89,7 @@ def _advice(error: ErrorBody) -> HeaderPairs:
         case 408 | 413:
             # The rest of a body that was refused half-way must not be read as the next request.
             return ((b"connection", b"close"),)
-        case 503:
+        case 429 | 503:
             return ((b"retry-after", b"1"),)
         case _:
             return ()

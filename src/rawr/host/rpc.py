@@ -63,6 +63,7 @@ class RpcFamily:
         if procedure is None:
             return not_found()
         request.notes.operation = procedure.rpc_path
+        request.notes.route = f"{PREFIX}/{procedure.rpc_path}"
         work = self._call(request, procedure, request.method, lambda: self._input(request))
         return await answered(work, enveloped_error)
 
