@@ -29,7 +29,7 @@ UNREAD_BODY_BYTES_MAX: Final = 256 << 10
 
 BAD_REQUEST: Final = text_response(400, "not a valid HTTP request")
 BAD_TARGET: Final = text_response(400, "the target of a request must be a path")
-BAD_VERSION: Final = text_response(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+BAD_VERSION: Final = text_response(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
 NO_TRAILERS: Final = text_response(400, "trailers are not taken")
 URL_TOO_LONG: Final = text_response(414, "the URL is too long")
 HEAD_TOO_LARGE: Final = text_response(431, "request header fields too large")
@@ -125,6 +125,7 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._is_over = True  # the guard refuses the request; what follows is in another protocol
+            self.cycle.keep_alive = False
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.response if isinstance(cause, _RefusedError) else BAD_REQUEST)

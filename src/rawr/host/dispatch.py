@@ -21,7 +21,7 @@ from rawr.host.errors import ErrorBody, error_body, scope_missing, unauthorized
 from rawr.host.multipart import parse_multipart
 from rawr.host.orpc_codec import Envelope
 from rawr.host.orpc_values import plain
-from rawr.host.request import Request
+from rawr.host.request import BodyPace, Request
 from rawr.host.responses import Response, json_response, not_found, plain_error
 from rawr.host.settings import Limits
 from rawr.host.streams import OpenStreams
@@ -61,10 +61,13 @@ class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     streams: OpenStreams
 
     async def read(self, request: Request) -> bytes:
-        limits = self.limits
         return await request.body(
-            limit_bytes=limits.body_bytes, timeout_s=limits.body_s, bytes_per_s=limits.body_bytes_per_s
+            limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s, pace=body_pace(self.limits)
         )
+
+
+def body_pace(limits: Limits) -> BodyPace:
+    return BodyPace(bytes_per_s=limits.body_bytes_per_s, grace_s=limits.head_s)
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):

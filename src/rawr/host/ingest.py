@@ -11,7 +11,7 @@ from typing import Final
 
 from rawr.clock import Clock
 from rawr.execution.ports import Ingress, IngressRequest, IngressResponse
-from rawr.host.dispatch import answered
+from rawr.host.dispatch import answered, body_pace
 from rawr.host.ingress import (
     METHODS,
     Mac,
@@ -57,7 +57,7 @@ class IngestFamily:
         body = await request.body(
             limit_bytes=self._limits.ingress_body_bytes,
             timeout_s=self._limits.body_s,
-            bytes_per_s=self._limits.body_bytes_per_s,
+            pace=body_pace(self._limits),
         )
         if not is_signed(signature, body, self._keys, mac=self._mac):
             return forbidden()

@@ -16,9 +16,6 @@ from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import Headers, header_text
 from rawr.security.policy import CallerClass
 
-BODY_GRACE_S: Final = 5.0
-"""How long a body may take before its pace counts."""
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,6 +35,13 @@ class ClientGoneError(BadInputError):
     """The caller hung up before its body was complete. Nobody will read the answer."""
 
     code = "CLIENT_CLOSED_REQUEST"
+
+
+class BodyPace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a body must arrive at least, on average, and how long that does not count yet."""
+
+    bytes_per_s: int
+    grace_s: float
 
 
 class AccessNotes(msgspec.Struct, kw_only=True):
@@ -71,11 +75,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def header(self, name: bytes) -> str | None:
         return header_text(self.headers, name)
 
-    async def body(self, *, limit_bytes: int, timeout_s: float, bytes_per_s: int | None = None) -> bytes:
+    async def body(self, *, limit_bytes: int, timeout_s: float, pace: BodyPace | None = None) -> bytes:
         """The whole body. Call it once, and only after the caller has been let in.
 
-        It has `timeout_s` to arrive. With `bytes_per_s` it must also come at least that fast, on average, after
-        its first seconds, so that a caller who sends a byte now and then does not keep its place for long.
+        It has `timeout_s` to arrive, and must not fall behind its pace: a caller who sends a byte now and then does
+        not keep its place for long.
 
         Raises:
             PayloadTooLargeError: as soon as the body is known to be longer than `limit_bytes`.
@@ -84,14 +88,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         announced = self.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
             raise _too_large(limit_bytes)
-        started_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout_at(started_s + timeout_s) as patience:
-                return await self._received(limit_bytes, _Pace(patience, started_s, timeout_s, bytes_per_s))
+            async with asyncio.timeout(timeout_s if pace is None else min(timeout_s, pace.grace_s)) as patience:
+                return await self._received(limit_bytes, _Deadline(patience, timeout_s, pace))
         except TimeoutError as error:
             raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s, or too slowly") from error
 
-    async def _received(self, limit_bytes: int, pace: _Pace) -> bytes:
+    async def _received(self, limit_bytes: int, deadline: _Deadline) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -106,22 +109,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
-            pace.has_come(size)
+            deadline.earned_by(size)
 
 
-class _Pace:
-    """Gives a body more time as it arrives, up to the end of its whole time."""
+class _Deadline:
+    """Moves away as a body arrives, up to the end of its whole time."""
 
-    def __init__(self, patience: asyncio.Timeout, started_s: float, timeout_s: float, bytes_per_s: int | None) -> None:
+    def __init__(self, patience: asyncio.Timeout, timeout_s: float, pace: BodyPace | None) -> None:
         self._patience = patience
-        self._begin_s = started_s + BODY_GRACE_S
-        self._end_s = started_s + timeout_s
-        self._bytes_per_s = bytes_per_s
-        self.has_come(0)
+        self._timeout_s = timeout_s
+        self._pace = pace
+        self._begun_s = asyncio.get_running_loop().time()
 
-    def has_come(self, size: int) -> None:
-        if self._bytes_per_s is not None:
-            self._patience.reschedule(min(self._end_s, self._begin_s + size / self._bytes_per_s))
+    def earned_by(self, size: int) -> None:
+        if self._pace is not None:
+            earned_s = self._pace.grace_s + size / self._pace.bytes_per_s
+            self._patience.reschedule(self._begun_s + min(self._timeout_s, earned_s))
 
 
 CURRENT_REQUEST: Final[ContextVar[Request | None]] = ContextVar("rawr_request", default=None)

@@ -50,7 +50,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_s: float = 30.0
     """How long a body may take to arrive."""
     body_bytes_per_s: int = 1024
-    """How fast a body must arrive at least, on average, after its first five seconds."""
+    """How fast a body must arrive at least, on average, once `head_s` are over."""
     idle_s: float = 15.0
     """How long a connection stays open between two requests."""
     handler_s: float = 60.0
