@@ -174,6 +174,13 @@ class Connection(HttpToolsProtocol):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
+    def shutdown(self) -> None:
+        """End after the answer that is under way, at once when there is none."""
+        super().shutdown()
+        self.pipeline.clear()
+        if self._answering is not None:
+            self._answering.keep_alive = False
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_writing(self.transport.get_write_buffer_size())

@@ -257,6 +257,8 @@ async def _stop_when_told(server: uvicorn.Server, host: Host, stop: asyncio.Even
     await stop.wait()
     _log.info("stopping; another signal ends this at once")
     host.app.stop()
+    for kept in list(server.server_state.connections):
+        kept.shutdown()
     host.streams.stop()
     server.should_exit = True
 
