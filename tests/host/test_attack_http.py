@@ -388,6 +388,16 @@ def test_a_body_that_falls_behind_its_pace_is_cut_off(limited: Server) -> None:
     assert reply.headers["connection"] == "close"
 
 
+@limits(head_s=0.3, body_bytes_per_s=1)
+def test_a_body_that_keeps_its_pace_is_waited_for(limited: Server) -> None:
+    body = b'{"json":{}}' + b" " * 50
+    key = b"Bearer " + limited.cli_key().encode()
+    with socket.create_connection(("127.0.0.1", limited.port()), timeout=DEADLINE_S) as steady:
+        steady.sendall(post(b"Content-Length: %d" % len(body), body=body[:-1]).replace(b"@KEY@", key))
+        assert sent(limited, post(b"Content-Length: 9", body=b"").replace(b"@KEY@", key)).statuses == [408]
+        assert Reply(exchanged(steady, body[-1:])).statuses == [200]
+
+
 @limits(connections_per_address=4)
 def test_more_connections_than_one_address_may_have_are_sent_away(limited: Server) -> None:
     with contextlib.ExitStack() as stack:
@@ -417,6 +427,18 @@ def test_more_requests_than_one_address_may_have_are_told_to_come_again(limited:
         assert reply.headers["retry-after"] == "1"
         assert sent(limited, get(b"/api/orpc/x")).text.startswith('{"defined":false,"code":"TOO_MANY_REQUESTS"')
     wait_for(lambda: sent(limited, get(b"/rpc/x")).statuses == [403])
+
+
+@limits(connections_per_address=1, idle_s=0.3)
+def test_who_takes_nothing_of_its_answers_loses_its_connection(limited: Server) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(DEADLINE_S)
+        connection.connect(("127.0.0.1", limited.port()))
+        # More than fits into the buffers of the system, so that the server cannot get rid of an answer.
+        connection.sendall(get(b"/console/assets/console.css").replace(END, b"\r\n") * 2000)
+        assert sent(limited, get(b"/none")).statuses == [429]
+        wait_for(lambda: sent(limited, get(b"/none")).statuses == [404])
 
 
 @limits(requests=1, head_s=60)

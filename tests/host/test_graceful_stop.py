@@ -120,14 +120,15 @@ def test_a_stopping_server_ends_streams_finishes_requests_and_sends_new_ones_awa
     assert {line["status"] for line in patient.access_lines() if line["operation"] == "state/getRuntimeState"} == {200}
 
 
-def test_a_second_signal_ends_the_server_at_once(patient: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_server_at_once(patient: Server, number: signal.Signals) -> None:
     port = patient.port()
     slow = Caller(patient, "state/getRuntimeState", BODY)
     patient.process.send_signal(signal.SIGTERM)
     wait_for(lambda: stopping(patient, port))
     assert patient.process.poll() is None
-    patient.process.send_signal(signal.SIGTERM)
-    assert patient.process.wait(DEADLINE_S) == -signal.SIGTERM
+    patient.process.send_signal(number)
+    assert patient.process.wait(DEADLINE_S) == -number
     with contextlib.suppress(ConnectionResetError):
         assert b"200 OK" not in slow.end()
     assert patient.run_folder.running() is None

@@ -146,11 +146,6 @@ class Connection(HttpToolsProtocol):
         if len(self.url) > URL_BYTES_MAX:
             raise _RefusedError(URL_TOO_LONG)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:  # they would join the headers that were checked already
-            raise _RefusedError(NO_TRAILERS)
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._head_timer is not None:
@@ -161,6 +156,12 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             raise _RefusedError(BAD_VERSION)
         super().on_headers_complete()
+        self.headers = []  # for trailers, which would otherwise join the headers that the request has
+
+    def on_message_complete(self) -> None:
+        if self.headers:
+            raise _RefusedError(NO_TRAILERS)
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)
