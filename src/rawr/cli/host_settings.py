@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from rawr.execution.ports import InngestServer
-from rawr.host.settings import HostSettings, Limits
+from rawr.host.settings import HostSettings, Limits, Rates
 from rawr.security.inngest_keys import read_inngest_keys
 from rawr.workspace.config import Config, EngineConfig
 
@@ -30,6 +32,7 @@ def host_settings(
         inngest=inngest_server(config.engine, secrets, environ),
         engine_calls=config.engine.concurrency,
         limits=limits,
+        rates=Rates(**msgspec.structs.asdict(config.rates)),
     )
 
 

@@ -35,6 +35,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "RUN_ID_CONFLICT": 409,
     "WORKFLOW_VERSION_CONFLICT": 409,
     "PAYLOAD_TOO_LARGE": 413,
+    "TOO_MANY_REQUESTS": 429,
     "CLIENT_CLOSED_REQUEST": 499,
     "INTERNAL_SERVER_ERROR": 500,
     "CREDENTIALS_UNAVAILABLE": 503,
@@ -91,3 +92,18 @@ def unauthorized() -> ErrorBody:
 
 def scope_missing(needed: str) -> ErrorBody:
     return ErrorBody(code="FORBIDDEN", status=403, message=f"this API key does not have the scope {needed}")
+
+
+def label_refused() -> ErrorBody:
+    message = "the header x-rawr-caller-surface says that this is another caller than those that may call here"
+    return ErrorBody(code="FORBIDDEN", status=403, message=message)
+
+
+def too_many_requests() -> ErrorBody:
+    message = "too many requests; the header Retry-After says how many seconds to wait"
+    return ErrorBody(code="TOO_MANY_REQUESTS", status=429, message=message)
+
+
+def json_required() -> ErrorBody:
+    """A form of another site could be sent without asking; JSON cannot."""
+    return ErrorBody(code="UNSUPPORTED_MEDIA_TYPE", status=415, message="the body must be application/json")

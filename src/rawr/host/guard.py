@@ -80,6 +80,8 @@ class Guard:
             correlation_id=_given_id(headers, b"x-correlation-id") or request_id,
             receive=receive,
             notes=AccessNotes(),
+            address=(scope.get("client") or ("",))[0],
+            scheme=scope.get("scheme", "http"),
         )
 
     def _access_line(self, request: Request, status: int, started: float) -> dict[str, object]:

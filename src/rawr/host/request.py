@@ -13,6 +13,7 @@ import msgspec
 
 from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import Headers, header_text
+from rawr.procedures.markers import Marks
 from rawr.security.policy import CallerClass
 
 Scope = MutableMapping[str, Any]
@@ -54,6 +55,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     receive: Receive
     notes: AccessNotes
+    address: str = ""
+    """Of who is connected; empty where nobody is, as in process."""
+    scheme: str = "http"
+    marks: Marks = msgspec.field(default_factory=Marks)
+
+    def __repr__(self) -> str:
+        return f"Request({self.request_id})"  # paths, queries and headers hold secrets
 
     def header(self, name: bytes) -> str | None:
         return header_text(self.headers, name)

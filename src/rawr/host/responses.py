@@ -71,6 +71,11 @@ def plain_error(error: ErrorBody) -> Response:
     return json_response(error, status=error.status, headers=_advice(error))
 
 
+def after(seconds: int, response: Response) -> Response:
+    """The response, and when to come again."""
+    return msgspec.structs.replace(response, headers=(*response.headers, (b"retry-after", str(seconds).encode())))
+
+
 def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
     return streamed(stream, b"text/event-stream", status=status)
 

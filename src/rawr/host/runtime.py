@@ -31,6 +31,8 @@ from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.app import AppParts, build_app
 from rawr.host.asgi_call import PATH, asgi_call
+from rawr.host.auth import session_cookie
+from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
 from rawr.host.guard import AccessLog, Guard
@@ -40,9 +42,12 @@ from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, PluginFault
 from rawr.ids import EventId, InstanceId
 from rawr.procedures.context import Context
-from rawr.security.credentials import SecretsFolder, TokenVerifier, same_secret
+from rawr.security.credentials import SecretsFolder
+from rawr.security.keyring import Keyring
+from rawr.security.last_used import FLUSH_S, LastUsed
 from rawr.security.policy import Caller
-from rawr.security.sessions import LoginCodes, Sessions
+from rawr.security.rates import Rate
+from rawr.security.sessions import LoginCodes
 from rawr.state.aio import AsyncRepoState
 from rawr.state.model import RepoState
 from rawr.state.store import RepoStateStore
@@ -96,6 +101,11 @@ async def open_host(
         store = await asyncio.to_thread(SqliteCoordinationStore, place.file("coordination.sqlite"), place.clock)
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
+        if port is not None:
+            # A browser that was signed in at the server before is not signed in at this one, nor after it.
+            await asyncio.to_thread(keys.ring.sessions.end_all)
+            stack.push_async_callback(asyncio.to_thread, keys.ring.sessions.end_all)
+        await stack.enter_async_context(_last_used_written(keys.ring.last_used))
         engine_calls = _InProcessCalls()
         engine = await _engine(place, keys, engine_calls)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
@@ -114,6 +124,30 @@ async def open_host(
             local_url=place.local_url,
             streams=parts.families.streams,
         )
+
+
+@asynccontextmanager
+async def _last_used_written(last_used: LastUsed) -> AsyncIterator[None]:
+    """Write down now and then when keys were used, and once more at the end."""
+
+    async def flush() -> None:
+        try:
+            await asyncio.to_thread(last_used.flush)
+        except RawrError as error:
+            _log.warning("when keys were last used is not written down: %s: %s", error.code, error.message)
+
+    async def flush_again_and_again() -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await flush()
+
+    writing = asyncio.create_task(flush_again_and_again())
+    try:
+        yield
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
+        await flush()
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,21 +178,18 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Keys(msgspec.Struct, frozen=True, kw_only=True):
-    cli: str
     engine: str
-    tokens: TokenVerifier
+    ring: Keyring
 
     @classmethod
     def of(cls, place: _Place) -> _Keys:
         folder = SecretsFolder(place.file("secrets"))
-        tokens = TokenVerifier(folder.tokens_path(), place.clock)
-        return cls(cli=folder.cli_key(), engine=folder.engine_key(), tokens=tokens)
+        folder.cli_key()  # there, and to be trusted, before anything is opened
+        rate = Rate(per_minute=place.settings.rates.key_per_minute)
+        return cls(engine=folder.engine_key(), ring=Keyring(folder, place.clock, key_rate=rate))
 
-    def is_cli_key(self, secret: str) -> bool:
-        return same_secret(secret, self.cli)
-
-    async def token_caller(self, secret: str) -> Caller | None:
-        return await asyncio.to_thread(self.tokens.caller, secret)
+    def __repr__(self) -> str:
+        return "_Keys(...)"  # never into a log
 
 
 class _Engine(EventSink, Protocol):
@@ -282,7 +313,9 @@ def _app_parts(
         instance_id=place.instance_id,
         base_url=place.base_url,
         families=FamilyDeps(
-            credentials=keys,
+            authority=Authority(
+                keys.ring, cookie=session_cookie(place.port), rates=place.settings.rates, clock=place.clock
+            ),
             context=context,
             limits=place.settings.limits,
             streams=OpenStreams(place.settings.limits.streams),
@@ -305,7 +338,7 @@ def _app_parts(
             port=place.port,
             coordination=service,
             login_codes=LoginCodes(SecretsFolder(place.file("secrets")).login_codes_path(), place.clock),
-            sessions=Sessions(place.clock),
+            sessions=keys.ring.sessions,
         ),
         clock=place.clock,
     )
