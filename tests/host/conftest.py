@@ -320,6 +320,10 @@ class Hosted:
             limits=Limits(body_bytes=9 * MIB, ingress_body_bytes=MIB, body_s=5, streams=3, stream_ping_s=0.02)
         )
         self.streams = OpenStreams(self.settings.limits.streams)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the app of the parts as they are now."""
         self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=self.lines.append)
 
     def manifest(self) -> Manifest:

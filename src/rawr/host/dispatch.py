@@ -16,7 +16,7 @@ import msgspec
 from rawr.errors import BadInputError
 from rawr.host.authority import Authority, admitted
 from rawr.host.bracket_notation import parse_bracketed
-from rawr.host.errors import ErrorBody, error_body, label_refused, scope_missing, too_many_requests, unauthorized
+from rawr.host.errors import ErrorBody, error_body, scope_missing, too_many_requests, unauthorized
 from rawr.host.multipart import parse_multipart
 from rawr.host.orpc_codec import Envelope
 from rawr.host.orpc_values import plain
@@ -106,14 +106,10 @@ async def _published(request: Request, deps: FamilyDeps, family: Family, find: C
 
 
 def _refused(decision: Decision) -> Response:
-    match decision.verdict:
-        case Verdict.TOO_MANY:
-            return after(decision.retry_after_s, plain_error(too_many_requests()))
-        case Verdict.LABEL:
-            return plain_error(label_refused())
-        case _:
-            # Whatever was wrong with a key: outside it is as if there were none.
-            return plain_error(unauthorized())
+    if decision.verdict is Verdict.TOO_MANY:
+        return after(decision.retry_after_s, plain_error(too_many_requests()))
+    # Whatever was wrong with a key: outside it is as if there were none.
+    return plain_error(unauthorized())
 
 
 class PublishedDocuments:

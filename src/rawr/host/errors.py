@@ -94,11 +94,6 @@ def scope_missing(needed: str) -> ErrorBody:
     return ErrorBody(code="FORBIDDEN", status=403, message=f"this API key does not have the scope {needed}")
 
 
-def label_refused() -> ErrorBody:
-    message = "the header x-rawr-caller-surface says that this is another caller than those that may call here"
-    return ErrorBody(code="FORBIDDEN", status=403, message=message)
-
-
 def too_many_requests() -> ErrorBody:
     message = "too many requests; the header Retry-After says how many seconds to wait"
     return ErrorBody(code="TOO_MANY_REQUESTS", status=429, message=message)

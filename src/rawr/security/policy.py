@@ -80,6 +80,9 @@ MATRIX: Final[Mapping[CallerClass, Admission]] = {
     CallerClass.UNLABELED: _admission(Evidence.NONE),
 }
 
+LABELLED: Final = frozenset({Family.RPC})
+"""Where what a caller calls itself counts. Published families and the ingress have one class each."""
+
 MINTED: Final = tuple(
     caller_class
     for caller_class, admission in MATRIX.items()
@@ -141,12 +144,12 @@ def opens(caller_class: CallerClass, family: Family) -> bool:
 
 
 def decide(family: Family, found: Caller | Unproven, label: CallerClass | None) -> Decision:
-    """Whether `found` may use `family`. The label that it gave itself must open the family as well: it only narrows."""
+    """Whether `found` may use `family`. A label, where one counts, must open the family as well: it only narrows."""
     if isinstance(found, Unproven):
         return Decision(family=family, verdict=Verdict.NO_EVIDENCE)
     if not opens(found.caller_class, family):
         return Decision(family=family, verdict=Verdict.WRONG_FAMILY, caller=found)
-    if label is not None and not opens(label, family):
+    if label is not None and family in LABELLED and not opens(label, family):
         return Decision(family=family, verdict=Verdict.LABEL, caller=found)
     return Decision(family=family, verdict=Verdict.ADMITTED, caller=found)
 
