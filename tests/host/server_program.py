@@ -13,7 +13,7 @@ from rawr.errors import RawrError
 from rawr.execution.ports import DeskContext
 from rawr.execution.program import coordination_runner
 from rawr.host.serve import serve
-from rawr.host.settings import HostSettings, Limits
+from rawr.host.settings import HostSettings, Limits, Rates
 from rawr.hq import Manifest
 from rawr.ids import DeskId, HandoffId, InstanceId, WorkflowId
 from rawr.procedures.catalog import PROCEDURES, STREAMS
@@ -82,7 +82,7 @@ def manifest() -> Manifest:
 
 
 def main(root: Path, port: int) -> int:
-    settings = HostSettings(port=port, limits=Limits(drain_s=2, body_s=2))
+    settings = HostSettings(port=port, limits=Limits(drain_s=2, body_s=2), rates=Rates(address_per_minute=60_000))
     try:
         serve(root, InstanceId("inst-served"), manifest(), settings)
     except RawrError as error:
