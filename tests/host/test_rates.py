@@ -83,6 +83,9 @@ def test_on_rpc_the_same_is_said_in_an_envelope(hosted: Hosted, ask: Ask) -> Non
     assert (answer.status, answer.headers["retry-after"]) == (429, "10")
     assert list(answer.json["json"]) == ["defined", "code", "status", "message"]
     assert answer.json["json"]["code"] == "TOO_MANY_REQUESTS"
+    of_v2 = asked(hosted, ask, RPC, {**bearer, "x-orpc-protocol": "2"})
+    assert (of_v2.status, of_v2.headers["retry-after"]) == (429, "10")
+    assert list(of_v2.json["json"]) == ["defined", "inferable", "code", "message"]
 
 
 def test_each_key_has_its_own_rate_whatever_family_it_calls(hosted: Hosted, ask: Ask) -> None:

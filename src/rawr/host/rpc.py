@@ -62,14 +62,15 @@ class RpcFamily:
             decision = await self._deps.authority.decision(request, Family.RPC)
         except CredentialsUnavailableError as error:
             return enveloped_error(error_body(error))
-        refusal = _refusal(request, decision)
-        if refusal is not None:
-            return refusal
         try:
             asked = asked_protocol(request.headers)
         except AmbiguousProtocolError as error:
-            return enveloped_error(error_body(error))
+            # Only who is let in is told.
+            return _refusal(request, decision, RpcProtocol.V1) or enveloped_error(error_body(error))
         protocol = asked or RpcProtocol.V1
+        refusal = _refusal(request, decision, protocol)
+        if refusal is not None:
+            return refusal
         mode = request.header(protocol.batch_header)
         if mode is not None:
             request.notes.operation = "batch"
@@ -167,16 +168,16 @@ class RpcFamily:
         return await self._answer(request, procedure, item.method, partial(_item_input, item, protocol), protocol)
 
 
-def _refusal(request: Request, decision: Decision) -> Response | None:
+def _refusal(request: Request, decision: Decision, protocol: RpcProtocol) -> Response | None:
     """Why a request goes no further than the decision on it."""
     if decision.verdict is Verdict.TOO_MANY:
-        return after(decision.retry_after_s, enveloped_error(too_many_requests()))
+        return after(decision.retry_after_s, enveloped_error(too_many_requests(), protocol))
     if not decision.is_admitted:
         return forbidden()
     # A cookie comes along with whatever a browser sends. What it sends without asking us is never JSON.
     is_session = admitted(request).caller_class is CallerClass.FIRST_PARTY
     if is_session and request.method != "GET" and not sends_json(request.headers):
-        return enveloped_error(json_required())
+        return enveloped_error(json_required(), protocol)
     return None
 
 

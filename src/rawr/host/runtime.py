@@ -36,6 +36,7 @@ from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
 from rawr.host.guard import AccessLog, Guard
+from rawr.host.last_used_writer import last_used_written
 from rawr.host.request import Request
 from rawr.host.settings import HostSettings
 from rawr.host.streams import OpenStreams
@@ -44,7 +45,6 @@ from rawr.ids import EventId, InstanceId
 from rawr.procedures.context import Context
 from rawr.security.credentials import SecretsFolder
 from rawr.security.keyring import Keyring
-from rawr.security.last_used import FLUSH_S, LastUsed
 from rawr.security.policy import Caller
 from rawr.security.rates import Rate
 from rawr.security.sessions import LoginCodes
@@ -105,7 +105,7 @@ async def open_host(
             # A browser that was signed in at the server before is not signed in at this one, nor after it.
             await asyncio.to_thread(keys.ring.sessions.end_all)
             stack.push_async_callback(asyncio.to_thread, keys.ring.sessions.end_all)
-        await stack.enter_async_context(_last_used_written(keys.ring.last_used))
+        await stack.enter_async_context(last_used_written(keys.ring.last_used))
         engine_calls = _InProcessCalls()
         engine = await _engine(place, keys, engine_calls)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
@@ -124,30 +124,6 @@ async def open_host(
             local_url=place.local_url,
             streams=parts.families.streams,
         )
-
-
-@asynccontextmanager
-async def _last_used_written(last_used: LastUsed) -> AsyncIterator[None]:
-    """Write down now and then when keys were used, and once more at the end."""
-
-    async def flush() -> None:
-        try:
-            await asyncio.to_thread(last_used.flush)
-        except RawrError as error:
-            _log.warning("when keys were last used is not written down: %s: %s", error.code, error.message)
-
-    async def flush_again_and_again() -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await flush()
-
-    writing = asyncio.create_task(flush_again_and_again())
-    try:
-        yield
-    finally:
-        writing.cancel()
-        await asyncio.wait({writing})
-        await flush()
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):

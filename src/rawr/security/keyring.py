@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -111,7 +112,7 @@ class _Watched(Generic[T]):
     """What `read` makes of a file, made again when the file was replaced."""
 
     def __init__(self, path: Path, read: Callable[[], T]) -> None:
-        self._path = path
+        self._path = str(path)  # a text, for it is looked at with every call
         self._read = read
         self._seen: tuple[int, ...] | None = None
         self._value: T | None = None
@@ -129,7 +130,7 @@ class _Watched(Generic[T]):
     def _identity(self) -> tuple[int, ...]:
         # The file is only ever replaced, so a new one has another inode; a change of mode or owner shows in the ctime.
         try:
-            status = self._path.stat()
+            status = os.stat(self._path)
         except OSError:
             return ()  # not there, or out of reach; whoever reads it says so
         return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
