@@ -27,6 +27,14 @@ HELD_BY: Final[dict[tuple[str, str], tuple[str, ...]]] = {
         "host/test_caller_matrix.py::test_without_a_right_secret_every_family_refuses",
         "host/test_caller_matrix.py::test_a_missing_scope_is_named",
     ),
+    ("Who is calling", "too many calls"): (
+        "host/test_rates.py::test_a_key_that_calls_too_often_is_told_when_to_come_again",
+        "host/test_rates.py::test_an_address_that_fails_too_often_is_slowed_down",
+    ),
+    ("Who is calling", "first-party pages"): (
+        "host/test_console.py::test_a_session_opens_rpc_for_our_own_pages_and_never_the_api",
+        "host/test_attack_callers.py::test_an_attack_is_refused_and_tells_nothing",
+    ),
     ("Who is calling", "forwarded host"): ("host/test_guard.py::test_forwarded_hosts_are_not_looked_at",),
     ("Who is calling", "foreign `Host`"): ("host/test_guard.py::test_any_other_host_is_misdirected",),
     ("Who is calling", "listening"): ("host/test_compatibility.py::test_an_hq_listens_on_the_loopback_interface",),
