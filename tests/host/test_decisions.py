@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rawr.host.app import Router, mounts
-from rawr.host.authority import AUTHORIZATION, admitted
+from rawr.host.authority import AUTHORIZATION, NotAdmittedError, admitted
 from rawr.host.guard import Guard
 from rawr.procedures.markers import Dedupe, MarkerMissingError, Marks
 from rawr.security.policy import Caller, CallerClass, Decision, Family, PrincipalKind, Unproven
@@ -136,6 +136,25 @@ def test_what_is_dispatched_without_a_decision_fails(hosted: Hosted, ask: Ask) -
         ("GET", "/api/workflows/coordination/workflows", b""),
     ):
         assert ask(app, method, target, body=body).status == 500
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Unproven(reason="nothing"),
+        Caller(caller_class=CallerClass.EXTERNAL, principal=PrincipalKind.SERVICE),
+    ],
+)
+def test_nothing_goes_on_for_a_request_that_was_refused(hosted: Hosted, ask: Ask, found: Caller | Unproven) -> None:
+    """A family that forgets to look at its decision is stopped at the next step."""
+
+    async def answer(request: Request) -> Response:
+        hosted.authority.decide(request, Family.RPC, found)
+        with pytest.raises(NotAdmittedError):
+            admitted(request)
+        return await Router(())(request)
+
+    assert ask(_app(hosted, answer), "GET", "/").status == 404
 
 
 def test_parts_of_one_request_share_its_decision_and_two_requests_never_do(hosted: Hosted, ask: Ask) -> None:

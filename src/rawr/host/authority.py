@@ -35,6 +35,12 @@ class CredentialsUnavailableError(RawrError):
     code = "CREDENTIALS_UNAVAILABLE"
 
 
+class NotAdmittedError(RawrError):
+    """Something is done for a request that was refused. A fault of ours."""
+
+    code = "NOT_ADMITTED"
+
+
 class CredentialCheck(Protocol):
     """Telling right secrets from wrong ones, in constant time."""
 
@@ -138,7 +144,12 @@ def decided(request: Request) -> Decision:
 
 
 def admitted(request: Request) -> Caller:
-    """Who was let in. Raises as `decided` does."""
-    caller = decided(request).caller
-    assert caller is not None, "families dispatch only what was admitted"
-    return caller
+    """Who was let in.
+
+    Raises:
+        MarkerMissingError, NotAdmittedError: nobody was, so nothing may be done.
+    """
+    decision = decided(request)
+    if decision.caller is None or not decision.is_admitted:
+        raise NotAdmittedError(f"request {request.request_id} was not let in ({decision.verdict}), and goes on")
+    return decision.caller
