@@ -153,9 +153,9 @@ async def _open_host(invocation: Invocation, manifest: Manifest) -> AsyncIterato
     instance = invocation.instance
     settings = host_settings(
         invocation.config(),
-        port=None,
-        secrets=instance.layout.secrets,
+        root=instance.root,
         environ=invocation.environ,
+        host="127.0.0.1",  # nothing listens
         drain_s=DRAIN_S,
     )
     async with open_host(instance.root, instance.id, manifest, settings) as host:

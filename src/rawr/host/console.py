@@ -21,7 +21,7 @@ from rawr.coordination.model import Run, Workflow
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.service import CoordinationService, InvalidRunIdError
 from rawr.errors import BadInputError, RawrError
-from rawr.host.auth import comes_from_elsewhere, cookie_values, sends_json, session_cookie
+from rawr.host.auth import cookie_values, sends_json, session_cookie
 from rawr.host.authority import Authority, CredentialsUnavailableError
 from rawr.host.dispatch import answered
 from rawr.host.errors import ErrorBody, error_body, json_required, too_many_requests
@@ -45,7 +45,8 @@ RUNS_SHOWN: Final = 20
 LOGIN_BODY_BYTES: Final = 4096
 LOGIN_BODY_S: Final = 10.0
 
-SECURITY_HEADERS: Final[HeaderPairs] = (
+PROTECTION: Final[HeaderPairs] = (
+    (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
         (
@@ -61,9 +62,8 @@ SECURITY_HEADERS: Final[HeaderPairs] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-"""On every answer. `x-content-type-options` is on every answer of the host already."""
+"""On every answer of the console, in place of what the other answers have."""
 
-_NO_STORE: Final = (b"cache-control", b"no-store")
 _HTML: Final = b"text/html; charset=utf-8"
 _RUN: Final = re.compile(r"/console/runs/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 
@@ -111,10 +111,7 @@ class ConsoleFamily:
 
     async def __call__(self, request: Request) -> Response:
         work = self._safe_read(request) if request.method in ("GET", "HEAD") else self._safe_write(request)
-        response = await work
-        cached = any(name == b"cache-control" for name, _ in response.headers)
-        extra = SECURITY_HEADERS if cached else (*SECURITY_HEADERS, _NO_STORE)
-        return msgspec.structs.replace(response, headers=(*response.headers, *extra))
+        return msgspec.structs.replace(await work, protection=PROTECTION)
 
     async def _safe_read(self, request: Request) -> Response:
         try:
@@ -148,6 +145,7 @@ class ConsoleFamily:
             return await self._page(await self._overview())
         if run_id := _RUN.match(request.path):
             request.notes.operation = "run"
+            request.notes.route = f"{PREFIX}/runs/{{runId}}"
             return await self._page(await self._run(run_id[1]))
         return await self._not_found()
 
@@ -157,8 +155,6 @@ class ConsoleFamily:
     async def _write(self, request: Request) -> Response:
         if request.method != "POST" or request.path not in (LOGIN, LOGOUT):
             return _wrong_method(_ALLOWED.get(request.path, b"GET, HEAD"))
-        if comes_from_elsewhere(request.headers, scheme=request.scheme):
-            return _refused(ErrorBody(code="FORBIDDEN", status=403, message="the request comes from another site"))
         request.notes.operation = request.path.removeprefix(f"{PREFIX}/")
         return await (self._log_in(request) if request.path == LOGIN else self._log_out(request))
 

@@ -20,7 +20,7 @@ from rawr.host.errors import ErrorBody, error_body, scope_missing, too_many_requ
 from rawr.host.multipart import parse_multipart
 from rawr.host.orpc_codec import Envelope
 from rawr.host.orpc_values import plain
-from rawr.host.request import Request
+from rawr.host.request import BodyPace, Request
 from rawr.host.responses import Response, after, json_response, not_found, plain_error
 from rawr.host.settings import Limits
 from rawr.host.streams import OpenStreams
@@ -48,7 +48,13 @@ class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     streams: OpenStreams
 
     async def read(self, request: Request) -> bytes:
-        return await request.body(limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s)
+        return await request.body(
+            limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s, pace=body_pace(self.limits)
+        )
+
+
+def body_pace(limits: Limits) -> BodyPace:
+    return BodyPace(bytes_per_s=limits.body_bytes_per_s, grace_s=limits.head_s)
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +105,7 @@ async def _published(request: Request, deps: FamilyDeps, family: Family, find: C
     if not decision.opens(match.part):
         return plain_error(scope_missing(scope_name(family, match.part)))
     request.notes.operation = match.procedure.rpc_path
+    request.notes.route = f"/api/{family.value}{match.procedure.path}"
     data = await _published_data(request, deps)
     given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
     value = plain_input(match.procedure.input_type, given)
@@ -170,7 +177,8 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     if not content_type or content_type.startswith("application/json"):
         return Envelope(value=decode(body)) if body else Envelope()
     if content_type.startswith("application/x-www-form-urlencoded"):
-        return Envelope(value=parse_bracketed(query_pairs(body.decode("utf-8", "replace"))))
+        pairs = query_pairs(body.decode("utf-8", "replace"), most=deps.limits.fields)
+        return Envelope(value=parse_bracketed(pairs))
     if content_type.startswith("text/plain"):
         return Envelope(value=body.decode("utf-8", "replace"))
     if content_type.startswith("multipart/form-data"):
@@ -179,11 +187,11 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     return Envelope(value={})
 
 
-def query_pairs(query: str) -> list[tuple[str, str]]:
+def query_pairs(query: str, *, most: int = FIELDS_MAX) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=most)
     except ValueError as error:
-        raise BadInputError(f"more than {FIELDS_MAX} fields") from error
+        raise BadInputError(f"more than {most} fields") from error
 
 
 def _merged(params: Mapping[str, str], data: JsonValue | msgspec.UnsetType) -> JsonValue | msgspec.UnsetType:

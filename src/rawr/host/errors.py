@@ -47,6 +47,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "STORAGE_READ_ONLY": 503,
     "DATABASE_BUSY": 503,
     "STORAGE_FAILED": 503,
+    "GATEWAY_TIMEOUT": 504,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from rawr.clock import Clock
 from rawr.execution.ports import Ingress, IngressRequest, IngressResponse
 from rawr.host.authority import Authority
-from rawr.host.dispatch import answered
+from rawr.host.dispatch import answered, body_pace
 from rawr.host.errors import too_many_requests
 from rawr.host.ingress import (
     METHODS,
@@ -79,7 +79,11 @@ class IngestFamily:
         signature = self._fresh_signature(request)
         if query is None or signature is None:
             return None
-        body = await request.body(limit_bytes=self._limits.ingress_body_bytes, timeout_s=self._limits.body_s)
+        body = await request.body(
+            limit_bytes=self._limits.ingress_body_bytes,
+            timeout_s=self._limits.body_s,
+            pace=body_pace(self._limits),
+        )
         is_ours = is_signed(signature, body, self._keys, mac=self._mac)
         if not is_ours or not self._seen.first_use(signature, now_s=self._now_s()):
             return None

@@ -79,6 +79,7 @@ class RpcFamily:
         if procedure is None:
             return not_found() if protocol is RpcProtocol.V1 else enveloped_error(_NOT_FOUND, protocol)
         request.notes.operation = procedure.rpc_path
+        request.notes.route = f"{PREFIX}/{procedure.rpc_path}"
         return await self._answer(
             request, procedure, request.method, partial(read_input, request, self._deps, asked), asked
         )

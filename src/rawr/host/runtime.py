@@ -37,7 +37,7 @@ from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
 from rawr.host.guard import AccessLog, Guard
 from rawr.host.last_used_writer import last_used_written
-from rawr.host.request import Request
+from rawr.host.request import CURRENT_REQUEST, Request
 from rawr.host.settings import HostSettings
 from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, PluginFault
@@ -51,6 +51,7 @@ from rawr.security.sessions import LoginCodes
 from rawr.state.aio import AsyncRepoState
 from rawr.state.model import RepoState
 from rawr.state.store import RepoStateStore
+from rawr.wire import JsonValue
 
 READY_TIMEOUT_S: Final = 2.0
 
@@ -190,13 +191,22 @@ class _InProcessCalls:
 
 
 class _EngineDispatcher:
-    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once."""
+    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once.
+
+    The event says which request it comes from, when it is handed over while that is answered.
+    """
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
 
     async def dispatch(self, run: Run) -> Sequence[EventId]:
-        data = {"runId": run.run_id, "workflowId": run.workflow_id, "workflowVersion": run.workflow_version}
+        data: dict[str, JsonValue] = {
+            "runId": run.run_id,
+            "workflowId": run.workflow_id,
+            "workflowVersion": run.workflow_version,
+        }
+        if (request := CURRENT_REQUEST.get()) is not None:
+            data |= {"requestId": request.request_id, "correlationId": request.correlation_id}
         event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
         return [EventId(event_id) for event_id in await self._sink.send([event])]
 

@@ -35,6 +35,7 @@ _ALWAYS: Final = (
     ),
     ProcedureError(code="INTERNAL_SERVER_ERROR", status=500, meaning="Something broke; the log of the HQ says what."),
     ProcedureError(code="SERVICE_UNAVAILABLE", status=503, meaning="Not now: the disk or a lock. Ask again."),
+    ProcedureError(code="GATEWAY_TIMEOUT", status=504, meaning="No answer in time; the call may have happened."),
 )
 # And what it can answer when it takes a body.
 _WITH_A_BODY: Final = (
