@@ -97,7 +97,8 @@ class Authority:
         if wait_s:
             decision = msgspec.structs.replace(decision, verdict=Verdict.TOO_MANY, retry_after_s=wait_s)
         elif isinstance(found, Unproven) and found.reason:
-            _log.warning("request %s: key %s is refused: %s", request.request_id, found.token_id or "?", found.reason)
+            # Not a warning: it is a caller's fault, and callers send what they like.
+            _log.info("request %s: key %s is refused: %s", request.request_id, found.token_id or "?", found.reason)
         if decision.caller is not None:
             request.notes.caller_class = decision.caller.caller_class
         self._decided(request, decision)

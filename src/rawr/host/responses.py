@@ -73,7 +73,8 @@ def plain_error(error: ErrorBody) -> Response:
 
 def after(seconds: int, response: Response) -> Response:
     """The response, and when to come again."""
-    return msgspec.structs.replace(response, headers=(*response.headers, (b"retry-after", str(seconds).encode())))
+    others = (pair for pair in response.headers if pair[0] != b"retry-after")
+    return msgspec.structs.replace(response, headers=(*others, (b"retry-after", str(seconds).encode())))
 
 
 def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
