@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -242,3 +243,16 @@ def test_a_fault_of_ours_is_logged_without_the_credentials_of_who_met_it(
         secret = headers.get("cookie", headers.get("authorization", ""))[-43:]
         assert secret not in caplog.text + answer.text
     assert "RuntimeError: broken" in caplog.text
+
+
+def test_the_log_says_which_key_was_refused_and_why_and_keeps_no_secret(
+    hosted: Hosted, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = hosted.credentials.tokens.create("gone", ["orpc:*"])
+    hosted.credentials.tokens.revoke(made.record.token_id)
+    with caplog.at_level(logging.INFO, "rawr.host"):
+        assert status(hosted, ask, "orpc", {"authorization": f"Bearer {made.token}"}) == 401
+        assert status(hosted, ask, "orpc", {}) == 401
+    (line,) = caplog.messages
+    assert f"key {made.record.token_id} is refused: no such key, or it was revoked" in line
+    assert made.token.rpartition("_")[2] not in caplog.text
