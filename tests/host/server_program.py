@@ -15,7 +15,7 @@ from rawr.errors import RawrError
 from rawr.execution.ports import DeskContext
 from rawr.execution.program import coordination_runner
 from rawr.host.serve import serve
-from rawr.host.settings import HostSettings, Limits, TlsFiles
+from rawr.host.settings import HostSettings, Limits, Rates, TlsFiles
 from rawr.hq import Manifest
 from rawr.ids import DeskId, HandoffId, InstanceId, WorkflowId
 from rawr.procedures.catalog import PROCEDURES, STREAMS
@@ -85,7 +85,8 @@ def manifest() -> Manifest:
 
 def main(root: Path, port: int, given: str) -> int:
     chosen = msgspec.json.decode(given, type=Given, dec_hook=lambda kind, text: kind(text)).chosen()
-    settings = msgspec.structs.replace(HostSettings(port=port, limits=Limits(drain_s=2, body_s=2)), **chosen)
+    plain = HostSettings(port=port, limits=Limits(drain_s=2, body_s=2), rates=Rates(address_per_minute=60_000))
+    settings = msgspec.structs.replace(plain, **chosen)
     try:
         serve(root, InstanceId("inst-served"), manifest(), settings)
     except RawrError as error:

@@ -79,7 +79,10 @@ async def play(store: CoordinationStore, history: list[tuple[str, str, str, Fact
             seen.append((error.code, error.message))
     for run_id in RUNS:
         seen.append(await store.get_run(RunId(run_id)))
-        seen.extend(await store.timeline(RunId(run_id)))
+        timeline = await store.timeline(RunId(run_id))
+        seen.extend(timeline)
+        as_json = await store.timeline_json(RunId(run_id))
+        assert as_json == (msgspec.json.encode(timeline) if timeline else None)
         seen.extend([await store.desk_result(RunId(run_id), DeskId(desk)) for desk in DESKS])
         seen.append(await store.finished_effect(RunId(run_id), "key-0"))
     seen.append(await store.unheard_runs(9))

@@ -163,6 +163,7 @@ def test_workflows_are_listed_by_id_in_their_newest_version(bench: Bench) -> Non
         save(bench, saved)
     listed = bench(lambda store: store.list_workflows())
     assert [(one.workflow_id, one.version) for one in listed] == [("B", 1), ("a", 11), ("b", 1), ("é", 1)]
+    assert bench(lambda store: store.workflows_json()) == msgspec.json.encode(listed)
 
 
 def test_an_older_version_is_refused_and_changes_nothing(bench: Bench) -> None:

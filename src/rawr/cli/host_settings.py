@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rawr.execution.ports import InngestServer
-from rawr.host.settings import HostSettings, Limits, TlsFiles
+from rawr.host.settings import HostSettings, Limits, Rates, TlsFiles
 from rawr.instance.layout import InstanceLayout
 from rawr.security.inngest_keys import read_inngest_keys
 from rawr.workspace.config import Config, EngineConfig, ServerConfig
@@ -43,6 +43,7 @@ def host_settings(
         inngest=inngest_server(config.engine, InstanceLayout(root).secrets, environ),
         engine_calls=config.engine.concurrency,
         limits=limits if drain_s is None else msgspec.structs.replace(limits, drain_s=drain_s),
+        rates=Rates(**msgspec.structs.asdict(config.rates)),
     )
 
 

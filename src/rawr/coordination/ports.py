@@ -84,6 +84,10 @@ class CoordinationStore(Protocol):
         """The newest version of each workflow, by id."""
         ...
 
+    async def workflows_json(self) -> bytes:
+        """The same as one list in their wire form, for who passes it on unread."""
+        ...
+
     async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
         """Add a run and its first event (seq 1; the run's status is stored as given, `fact` is not applied to it).
 
@@ -122,6 +126,10 @@ class CoordinationStore(Protocol):
 
         Empty for an unknown run. Costs what is returned, however long the timeline is.
         """
+        ...
+
+    async def timeline_json(self, run_id: RunId) -> bytes | None:
+        """All of it as one list in their wire form, for who passes it on unread; None for an unknown run."""
         ...
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:

@@ -124,6 +124,10 @@ class CoordinationService:
         """The newest version of each, by id."""
         return await self._store.list_workflows()
 
+    async def workflows_json(self) -> bytes:
+        """The same as a list in its wire form, unread."""
+        return await self._store.workflows_json()
+
     async def save_workflow(self, workflow: Workflow) -> Workflow:
         """Keep a workflow, durably; answer it as it was given.
 
@@ -185,12 +189,20 @@ class CoordinationService:
         known = run_id_of(run_id)
         run = await self._store.get_run(known)
         if run is None:
-            raise RunNotFoundError("run not found", details={"runId": known})
+            raise _run_not_found(known)
         return run
 
     async def run_timeline(self, run_id: str) -> tuple[RunId, list[TimelineEvent]]:
         run = await self.get_run(run_id)
         return run.run_id, await self._store.timeline(run.run_id)
+
+    async def run_timeline_json(self, run_id: str) -> tuple[RunId, bytes]:
+        """The same with the timeline as a list in its wire form, unread. Raises as `get_run` does."""
+        known = run_id_of(run_id)
+        timeline = await self._store.timeline_json(known)
+        if timeline is None:
+            raise _run_not_found(known)
+        return known, timeline
 
     async def watch_run(self, run_id: str, *, after_seq: int = 0) -> AsyncGenerator[TimelineEvent, None]:
         """The events of the run after `after_seq`, those to come included; it ends with the run.
@@ -356,6 +368,10 @@ def run_id_of(text: str) -> RunId:
     if known is None:
         raise InvalidRunIdError("Invalid runId format", details={"runId": text.strip()})
     return RunId(known)
+
+
+def _run_not_found(run_id: RunId) -> RunNotFoundError:
+    return RunNotFoundError("run not found", details={"runId": run_id})
 
 
 def _new_run_id(text: str) -> RunId:

@@ -6,6 +6,7 @@ event, so that appending costs the same however long the timeline is. Payloads a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -117,6 +118,13 @@ CREATE TABLE finished_effect (
     ),
 )
 
+_NEWEST_WORKFLOWS: Final = (
+    "SELECT document FROM workflow AS w WHERE version = "
+    "(SELECT max(version) FROM workflow WHERE workflow_id = w.workflow_id) ORDER BY workflow_id"
+)
+_TIMELINE: Final = (
+    "SELECT document FROM event JOIN run ON run.number = event.run_number WHERE run_id = ? AND seq >= ? ORDER BY seq"
+)
 _SELECT_RUN: Final = """
 SELECT number, last_seq, run_id, workflow_id, workflow_version, status, started_at, finished_at, run_input.input,
   output, error, trace_links, run_finalization.contract, run_finalization.finished_hook
@@ -140,13 +148,11 @@ class SqliteCoordinationStore:
         return await self._database.read(lambda connection: _workflow(connection, workflow_id, version))
 
     async def list_workflows(self) -> list[Workflow]:
-        rows = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT document FROM workflow AS w WHERE version = "
-                "(SELECT max(version) FROM workflow WHERE workflow_id = w.workflow_id) ORDER BY workflow_id"
-            )
-        )
+        rows = await self._database.read(lambda connection: connection.execute(_NEWEST_WORKFLOWS))
         return [msgspec.json.decode(document, type=Workflow) for (document,) in rows]
+
+    async def workflows_json(self) -> bytes:
+        return await self._database.read(lambda connection: _list_of(connection.execute(_NEWEST_WORKFLOWS)))
 
     async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
         return await self._database.write(lambda connection: _create_run(connection, run, fact))
@@ -179,14 +185,15 @@ class SqliteCoordinationStore:
         return await self._runs("WHERE workflow_id = ? ORDER BY number DESC LIMIT ?", workflow_id, max(limit, 0))
 
     async def timeline(self, run_id: RunId, *, from_seq: int = 1) -> list[TimelineEvent]:
-        rows = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT document FROM event JOIN run ON run.number = event.run_number "
-                "WHERE run_id = ? AND seq >= ? ORDER BY seq",
-                (run_id, from_seq),
-            )
-        )
+        rows = await self._database.read(lambda connection: connection.execute(_TIMELINE, (run_id, from_seq)))
         return [_event(document) for (document,) in rows]
+
+    async def timeline_json(self, run_id: RunId) -> bytes | None:
+        def unit(connection: Connection) -> bytes | None:
+            rows = connection.execute(_TIMELINE, (run_id, 1))
+            return _list_of(rows) if rows else None  # a run has a first event from its creation on
+
+        return await self._database.read(unit)
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
         row = await self._database.read(
@@ -438,6 +445,11 @@ def _finalization(contract: str, hook: str | None) -> Finalization:
         contract=msgspec.json.decode(contract, type=FinalizationContract),
         finished_hook=msgspec.UNSET if hook is None else msgspec.json.decode(hook, type=FinishedHookState),
     )
+
+
+def _list_of(rows: Sequence[Row]) -> bytes:
+    """Documents as one JSON list. They are stored in their wire form, so nobody has to read them."""
+    return f"[{','.join([document for (document,) in rows])}]".encode()
 
 
 def _event(document: str) -> TimelineEvent:

@@ -55,6 +55,7 @@ def build_app(manifest: Manifest, settings: HostSettings, parts: AppParts, *, ac
 def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple[Mount, ...]:
     ingress = ingest.IngestFamily(
         parts.ingress,
+        parts.families.authority,
         keys=parts.signing_keys,
         mac=parts.mac,
         clock=parts.clock,
@@ -65,6 +66,7 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
     pages = console.ConsoleFamily(
         parts.console,
         manifest,
+        authority=parts.families.authority,
         instance_id=parts.instance_id,
         enabled_plugins=parts.enabled_plugins,
         clock=parts.clock,

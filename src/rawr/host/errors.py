@@ -93,3 +93,13 @@ def unauthorized() -> ErrorBody:
 
 def scope_missing(needed: str) -> ErrorBody:
     return ErrorBody(code="FORBIDDEN", status=403, message=f"this API key does not have the scope {needed}")
+
+
+def too_many_requests() -> ErrorBody:
+    message = "too many requests; the header Retry-After says how many seconds to wait"
+    return ErrorBody(code="TOO_MANY_REQUESTS", status=429, message=message)
+
+
+def json_required() -> ErrorBody:
+    """A form of another site could be sent without asking; JSON cannot."""
+    return ErrorBody(code="UNSUPPORTED_MEDIA_TYPE", status=415, message="the body must be application/json")

@@ -1,7 +1,7 @@
 """Server-sent events as oRPC writes them: what stands on the wire, and pinging while nothing happens.
 
-`message` carries a value, `done` the end, `error` the end that something went wrong; its data is the error of the
-family. The stream begins with a comment, so that the caller has its headers before the first event.
+`message` carries a value, `done` or `close` the end, `error` the end that something went wrong; its data is the error
+of the family. The stream begins with a comment, so that the caller has its headers before the first event.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from rawr.host.errors import error_body
+from rawr.host.errors import ErrorBody, error_body
 from rawr.procedures.contract import StreamEvent
 
 COMMENT: Final = b": \n\n"
@@ -25,11 +25,20 @@ class Events(Protocol):
 class EventStream:
     """The bytes of a stream of events. Whoever takes them closes it, however far it got."""
 
-    def __init__(self, events: Events, *, ping_s: float, encode: Callable[[object], bytes], end: bytes = b"") -> None:
-        """`end` is sent when the events have ended: a `done`, or nothing."""
+    def __init__(
+        self,
+        events: Events,
+        *,
+        ping_s: float,
+        encode: Callable[[object], bytes],
+        error: Callable[[ErrorBody], object] = lambda error: error,
+        end: bytes = b"",
+    ) -> None:
+        """`end` is sent when the events have ended, and `error` gives the form of what they ended with instead."""
         self._events = events
         self._ping_s = ping_s
         self._encode = encode
+        self._error = error
         self._end = end
         self._upcoming: asyncio.Future[StreamEvent] | None = None
         self._begun = self._ended = False
@@ -66,12 +75,13 @@ class EventStream:
             return self._end
         except Exception as error:  # noqa: BLE001 - the edge: the answer has begun, so its end says what happened
             self._ended = True
-            return frame("error", self._encode(error_body(error)))
+            return frame("error", self._encode(self._error(error_body(error))))
 
 
-def frame(name: str, data: bytes, *, event_id: str = "") -> bytes:
-    """One event. `data` is JSON on one line; an empty id is left out."""
+def frame(name: str, data: bytes | None, *, event_id: str = "") -> bytes:
+    """One event. `data` is JSON on one line, if there are any; an empty id is left out."""
     assert "\n" not in event_id and "\r" not in event_id, event_id  # noqa: PT018 - one thing: a line of its own
-    assert b"\n" not in data
+    assert data is None or b"\n" not in data
     line_of_id = f"id: {event_id}\n" if event_id else ""
-    return b"event: " + name.encode() + b"\n" + line_of_id.encode() + b"data: " + data + b"\n\n"
+    line_of_data = b"" if data is None else b"data: " + data + b"\n"
+    return b"event: " + name.encode() + b"\n" + line_of_id.encode() + line_of_data + b"\n"

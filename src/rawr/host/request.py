@@ -14,6 +14,7 @@ import msgspec
 
 from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import Headers, header_text
+from rawr.procedures.markers import Marks
 from rawr.security.policy import CallerClass
 
 Scope = MutableMapping[str, Any]
@@ -71,6 +72,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str
     receive: Receive
     notes: AccessNotes
+    marks: Marks = msgspec.field(default_factory=Marks)
+
+    def __repr__(self) -> str:
+        return f"Request({self.request_id})"  # paths, queries and headers hold secrets
 
     def header(self, name: bytes) -> str | None:
         return header_text(self.headers, name)

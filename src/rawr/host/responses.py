@@ -9,6 +9,7 @@ import msgspec
 
 from rawr.host.errors import ErrorBody
 from rawr.host.orpc_codec import encode_envelope
+from rawr.host.rpc_protocol import ErrorOfV2, RpcProtocol
 from rawr.wire import encode
 
 JSON: Final = b"application/json"
@@ -61,20 +62,37 @@ def forbidden() -> Response:
     return text_response(403, "forbidden")
 
 
-def enveloped(value: object, *, status: int = 200) -> Response:
-    return Response(status=status, content_type=JSON, body=encode_envelope(value))
+def enveloped(value: object, protocol: RpcProtocol = RpcProtocol.V1) -> Response:
+    return Response(status=200, content_type=JSON, body=encode_envelope(value, protocol))
 
 
-def enveloped_error(error: ErrorBody) -> Response:
-    return Response(status=error.status, content_type=JSON, body=encode_envelope(error), headers=advice(error))
+def enveloped_error(error: ErrorBody, protocol: RpcProtocol = RpcProtocol.V1) -> Response:
+    body = encode_envelope(error_in(error, protocol), protocol)
+    return Response(status=error.status, content_type=JSON, body=body, headers=advice(error))
+
+
+def error_in(error: ErrorBody, protocol: RpcProtocol) -> ErrorBody | ErrorOfV2:
+    if protocol is RpcProtocol.V1:
+        return error
+    return ErrorOfV2(defined=error.defined, code=error.code, message=error.message, data=error.data)
 
 
 def plain_error(error: ErrorBody) -> Response:
     return json_response(error, status=error.status, headers=advice(error))
 
 
+def after(seconds: int, response: Response) -> Response:
+    """The response, and when to come again."""
+    others = (pair for pair in response.headers if pair[0] != b"retry-after")
+    return msgspec.structs.replace(response, headers=(*others, (b"retry-after", str(seconds).encode())))
+
+
 def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
-    return Response(status=status, content_type=b"text/event-stream", body=b"", headers=_UNBUFFERED, stream=stream)
+    return streamed(stream, b"text/event-stream", status=status)
+
+
+def streamed(stream: ByteStream, content_type: bytes, *, status: int) -> Response:
+    return Response(status=status, content_type=content_type, body=b"", headers=_UNBUFFERED, stream=stream)
 
 
 _UNBUFFERED: Final = ((b"x-accel-buffering", b"no"),)

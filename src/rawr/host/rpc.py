@@ -7,41 +7,47 @@ on the request itself; the calls of a batch are that caller's, whatever they say
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from rawr.host.auth import bearer_secret, label_keeps_rpc, label_of, surface_label
-from rawr.host.dispatch import FamilyDeps, answered, plain_input, query_pairs
+from rawr.host import rpc_batch, rpc_batch_v2
+from rawr.host.auth import label_of, sends_json
+from rawr.host.authority import CredentialsUnavailableError, admitted, decided
+from rawr.host.dispatch import FamilyDeps, plain_input
+from rawr.host.errors import ErrorBody, error_body, json_required, scope_missing, too_many_requests
 from rawr.host.event_stream import EventStream, frame
-from rawr.host.multipart import parse_multipart
-from rawr.host.orpc_codec import Envelope, decode_envelope, encode_envelope, envelope_of, form_envelope
+from rawr.host.orpc_codec import Envelope, encode_envelope, envelope_of
 from rawr.host.request import Request
-from rawr.host.responses import Response, enveloped, enveloped_error, event_stream, forbidden, not_found
-from rawr.host.rpc_batch import (
-    HEADER,
-    STATUS,
-    BatchItem,
-    BatchMode,
-    BatchTooLargeError,
-    InvalidBatchError,
-    answer_of,
-    batch_items,
-    batch_mode,
-    buffered,
-    refused,
-    stream_refused,
-    unmatched,
+from rawr.host.responses import (
+    Response,
+    after,
+    enveloped,
+    enveloped_error,
+    error_in,
+    event_stream,
+    forbidden,
+    not_found,
+    streamed,
 )
+from rawr.host.rpc_batch import BatchItem, BatchMode, BatchTooLargeError, InvalidBatchError, batch_mode
+from rawr.host.rpc_input import last_of, query_input, read_input
+from rawr.host.rpc_protocol import AmbiguousProtocolError, RpcProtocol, asked_protocol
 from rawr.procedures.contract import Procedure, ProcedureFailedError, StreamEvent, StreamProcedure
 from rawr.procedures.invoke import invoke, open_stream
-from rawr.security.policy import Caller, CallerClass, PrincipalKind
+from rawr.security.policy import CallerClass, Decision, Family, Verdict, opens, scope_name
 from rawr.wire import MalformedJsonError, decode, encode
 
 PREFIX: Final = "/rpc"
 
-_CLI: Final = Caller(caller_class=CallerClass.CLI, principal=PrincipalKind.PERSON)
+_NOT_FOUND: Final = ErrorBody(code="NOT_FOUND", status=404, message="No procedure matched")
+_FORBIDDEN: Final = ErrorBody(code="FORBIDDEN", status=403, message="Forbidden")
+_NO_STREAMS: Final = ErrorBody(
+    code="NOT_IMPLEMENTED", status=501, message="A stream is no answer in a batch: call it on its own"
+)
 
 Input = Callable[[], Awaitable[Envelope]]
 
@@ -52,75 +58,97 @@ class RpcFamily:
         self._deps = deps
 
     async def __call__(self, request: Request) -> Response:
-        if not self._admits(request):
-            return forbidden()
-        request.notes.caller_class = _CLI.caller_class
-        mode = request.header(HEADER)
+        try:
+            decision = await self._deps.authority.decision(request, Family.RPC)
+        except CredentialsUnavailableError as error:
+            return enveloped_error(error_body(error))
+        try:
+            asked = asked_protocol(request.headers)
+        except AmbiguousProtocolError as error:
+            # Only who is let in is told.
+            return _refusal(request, decision, RpcProtocol.V1) or enveloped_error(error_body(error))
+        protocol = asked or RpcProtocol.V1
+        refusal = _refusal(request, decision, protocol)
+        if refusal is not None:
+            return refusal
+        mode = request.header(protocol.batch_header)
         if mode is not None:
             request.notes.operation = "batch"
-            return await answered(self._batch(request, batch_mode(mode)), enveloped_error)
+            return await self._batch(request, batch_mode(mode), protocol)
         procedure = self._table.get(request.path.removesuffix("/"))
         if procedure is None:
-            return not_found()
+            return not_found() if protocol is RpcProtocol.V1 else enveloped_error(_NOT_FOUND, protocol)
         request.notes.operation = procedure.rpc_path
         request.notes.route = f"{PREFIX}/{procedure.rpc_path}"
-        work = self._call(request, procedure, request.method, lambda: self._input(request))
-        return await answered(work, enveloped_error)
+        return await self._answer(
+            request, procedure, request.method, partial(read_input, request, self._deps, asked), asked
+        )
 
-    def _admits(self, request: Request) -> bool:
-        secret = bearer_secret(request.headers)
-        is_ours = secret is not None and self._deps.credentials.is_cli_key(secret)
-        return is_ours and label_keeps_rpc(surface_label(request.headers))
+    async def _answer(
+        self,
+        request: Request,
+        procedure: Procedure | StreamProcedure,
+        method: str,
+        given: Input,
+        asked: RpcProtocol | None,
+    ) -> Response:
+        """The answer in the protocol that was asked for, or else in the one that the input turns out to speak."""
+        protocol = asked or RpcProtocol.V1
+        try:
+            if not decided(request).opens(procedure.namespace):
+                return enveloped_error(scope_missing(scope_name(Family.RPC, procedure.namespace)), protocol)
+            envelope = await given()
+            protocol = envelope.protocol
+            return await self._call(request, procedure, method, envelope)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
+            return enveloped_error(error_body(error), protocol)
 
     async def _call(
-        self, request: Request, procedure: Procedure | StreamProcedure, method: str, given: Input
+        self, request: Request, procedure: Procedure | StreamProcedure, method: str, envelope: Envelope
     ) -> Response:
-        envelope = await given()
         if method == "GET" and procedure.method != "GET":
             # After decoding and before validation, as oRPC does it.
             raise ProcedureFailedError("METHOD_NOT_SUPPORTED", 405, "Method Not Supported")
         value = plain_input(procedure.input_type, envelope)
-        context = self._deps.context(request, _CLI)
+        context = self._deps.context(request, admitted(request))
         if isinstance(procedure, Procedure):
-            return enveloped(await invoke(procedure, context, value))
+            return enveloped(await invoke(procedure, context, value), envelope.protocol)
         events = self._deps.streams.opened(await open_stream(procedure, context, value))
-        # A stream that returns nothing is done with an empty envelope.
-        end = frame("done", encode_envelope(msgspec.UNSET))
-        ping_s = self._deps.limits.stream_ping_s
-        return event_stream(EventStream(events, ping_s=ping_s, encode=encode_envelope, end=end))
+        return event_stream(_event_stream(events, self._deps.limits.stream_ping_s, envelope.protocol))
 
-    async def _input(self, request: Request) -> Envelope:
-        if request.method == "GET":
-            return _query_input(request.query)
-        content_type = request.header(b"content-type") or ""
-        body = await self._deps.read(request)
-        if request.header(b"content-disposition") is not None:
-            return Envelope()  # a file has no `json` in it
-        kind = content_type.lower()
-        if kind.startswith("multipart/form-data"):
-            return form_envelope(parse_multipart(body, content_type))
-        if body and (not kind or kind.startswith("application/json")):
-            return decode_envelope(body)
-        return Envelope()  # and neither has a text
-
-    async def _batch(self, request: Request, mode: BatchMode) -> Response:
+    async def _batch(self, request: Request, mode: BatchMode, protocol: RpcProtocol) -> Response:
         try:
-            items = await self._batch_items(request)
+            items = await self._batch_items(request, protocol)
         except (InvalidBatchError, MalformedJsonError, BatchTooLargeError) as error:
-            return refused(error)
-        answers = self._answers(request, items)
-        if mode is BatchMode.STREAMING:
-            stream = EventStream(answers, ping_s=self._deps.limits.stream_ping_s, encode=encode)
-            return event_stream(stream, status=STATUS)
-        return buffered([answer.value async for answer in answers])
+            return rpc_batch.refused(error)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
+            return enveloped_error(error_body(error), protocol)
+        answers = self._answers(request, items, protocol)
+        if mode is BatchMode.BUFFERED:
+            return rpc_batch.buffered([answer.value async for answer in answers])
+        if protocol is RpcProtocol.V2:
+            return streamed(_frames(answers), rpc_batch_v2.STREAM_TYPE, status=rpc_batch.STATUS)
+        stream = EventStream(answers, ping_s=self._deps.limits.stream_ping_s, encode=encode)
+        return event_stream(stream, status=rpc_batch.STATUS)
 
-    async def _batch_items(self, request: Request) -> Sequence[BatchItem]:
-        raw = _last(request.query, "batch") if request.method == "GET" else await self._deps.read(request)
-        return batch_items(decode(raw), method=request.method, most=self._deps.limits.batch_size)
+    async def _batch_items(self, request: Request, protocol: RpcProtocol) -> Sequence[BatchItem]:
+        field = "batch" if protocol is RpcProtocol.V1 else "data"
+        raw = last_of(request.query, field) if request.method == "GET" else await self._deps.read(request)
+        most = self._deps.limits.batch_size
+        if protocol is RpcProtocol.V2:
+            return rpc_batch_v2.batch_items(decode(raw), most=most)
+        return rpc_batch.batch_items(decode(raw), method=request.method, most=most)
 
-    async def _answers(self, request: Request, items: Sequence[BatchItem]) -> AsyncGenerator[StreamEvent, None]:
+    async def _answers(
+        self, request: Request, items: Sequence[BatchItem], protocol: RpcProtocol
+    ) -> AsyncGenerator[StreamEvent, None]:
         """What each call came to, in the order in which they end."""
-        tasks = [asyncio.create_task(self._item(request, index, item)) for index, item in enumerate(items)]
+        answer_of = rpc_batch.answer_of if protocol is RpcProtocol.V1 else rpc_batch_v2.answer_of
+
+        async def answered(item: BatchItem) -> dict[str, Any]:
+            return answer_of(item, await self._item_answer(request, item, protocol))
+
+        tasks = [asyncio.create_task(answered(item)) for item in items]
         try:
             for answer in asyncio.as_completed(tasks):
                 yield StreamEvent(value=await answer, event_id="")
@@ -128,32 +156,50 @@ class RpcFamily:
             # As with a call of its own: what has begun is not cut off because the caller left.
             await asyncio.gather(*tasks)
 
-    async def _item(self, request: Request, index: int, item: BatchItem) -> dict[str, Any]:
-        return answer_of(index, await self._item_answer(request, item))
-
-    async def _item_answer(self, request: Request, item: BatchItem) -> Response:
-        if not label_keeps_rpc(label_of(item.label)):
-            return forbidden()
+    async def _item_answer(self, request: Request, item: BatchItem, protocol: RpcProtocol) -> Response:
+        is_v1 = protocol is RpcProtocol.V1
+        label = label_of(item.label)
+        if label is not None and not opens(label, Family.RPC):
+            return forbidden() if is_v1 else enveloped_error(_FORBIDDEN, protocol)
         procedure = self._table.get(item.path.removesuffix("/"))
         if procedure is None:
-            return unmatched()
+            return rpc_batch.unmatched() if is_v1 else enveloped_error(_NOT_FOUND, protocol)
         if isinstance(procedure, StreamProcedure):
-            return stream_refused()
-        return await answered(self._call(request, procedure, item.method, lambda: _item_input(item)), enveloped_error)
+            return rpc_batch.stream_refused() if is_v1 else enveloped_error(_NO_STREAMS, protocol)
+        return await self._answer(request, procedure, item.method, partial(_item_input, item, protocol), protocol)
 
 
-async def _item_input(item: BatchItem) -> Envelope:
+def _refusal(request: Request, decision: Decision, protocol: RpcProtocol) -> Response | None:
+    """Why a request goes no further than the decision on it."""
+    if decision.verdict is Verdict.TOO_MANY:
+        return after(decision.retry_after_s, enveloped_error(too_many_requests(), protocol))
+    if not decision.is_admitted:
+        return forbidden()
+    # A cookie comes along with whatever a browser sends. What it sends without asking us is never JSON.
+    is_session = admitted(request).caller_class is CallerClass.FIRST_PARTY
+    if is_session and request.method != "GET" and not sends_json(request.headers):
+        return enveloped_error(json_required(), protocol)
+    return None
+
+
+def _event_stream(events: Any, ping_s: float, protocol: RpcProtocol) -> EventStream:
+    """A stream that returns nothing ends in version 1 with an empty envelope, and in version 2 with no data."""
+    return EventStream(
+        events,
+        ping_s=ping_s,
+        encode=partial(encode_envelope, protocol=protocol),
+        error=partial(error_in, protocol=protocol),
+        end=frame("done", encode_envelope(msgspec.UNSET)) if protocol is RpcProtocol.V1 else frame("close", None),
+    )
+
+
+async def _frames(answers: AsyncGenerator[StreamEvent, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(answers):
+        async for answer in answers:
+            yield rpc_batch_v2.framed(answer.value)
+
+
+async def _item_input(item: BatchItem, protocol: RpcProtocol) -> Envelope:
     if item.method == "GET":
-        return _query_input(item.query)
-    return Envelope() if item.body is msgspec.UNSET else envelope_of(item.body)
-
-
-def _query_input(query: str) -> Envelope:
-    data = _last(query, "data")
-    return decode_envelope(data.encode()) if data else Envelope()
-
-
-def _last(query: str, name: str) -> str:
-    """The last of the fields with this name; empty when there is none."""
-    found = [value for given, value in query_pairs(query) if given == name]
-    return found[-1] if found else ""
+        return query_input(item.query, protocol)
+    return Envelope(protocol=protocol) if item.body is msgspec.UNSET else envelope_of(item.body, protocol)

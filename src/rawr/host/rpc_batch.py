@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -18,7 +18,6 @@ from rawr.host.auth import SURFACE_HEADER
 from rawr.host.responses import JSON, Response, json_response
 from rawr.wire import JsonValue
 
-HEADER: Final = b"x-orpc-batch"
 STATUS: Final = 207
 
 _INVALID: Final = "Invalid batch request, this could be caused by a malformed request body or a missing header"
@@ -46,6 +45,8 @@ class BatchTooLargeError(RawrError):
 class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a batch."""
 
+    key: int | str
+    """By which its answer is known: its place in the batch, or the id that version 2 gives it."""
     method: str
     path: str
     query: str
@@ -66,8 +67,8 @@ def batch_items(document: JsonValue, *, method: str, most: int) -> list[BatchIte
         BatchTooLargeError: more than `most` calls.
     """
     if not isinstance(document, list):
-        raise InvalidBatchError(_INVALID)
-    items = [_item(given, method) for given in document]
+        raise invalid()
+    items = [_item(index, given, method) for index, given in enumerate(document)]
     if len(items) > most:
         raise BatchTooLargeError(_TOO_LARGE)
     return items
@@ -88,9 +89,9 @@ def stream_refused() -> Response:
     return json_response(_STREAM, status=500)
 
 
-def answer_of(index: int, response: Response) -> dict[str, Any]:
+def answer_of(item: BatchItem, response: Response) -> dict[str, Any]:
     """The answer to one call as it stands in the answer to the batch."""
-    answer: dict[str, Any] = {"index": index, "status": response.status}
+    answer: dict[str, Any] = {"index": item.key, "status": response.status}
     if response.headers:
         answer["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
     is_json = response.content_type == JSON
@@ -102,24 +103,32 @@ def buffered(answers: Sequence[Mapping[str, Any]]) -> Response:
     return json_response(answers, status=STATUS)
 
 
-def _item(given: JsonValue, outer_method: str) -> BatchItem:
+def _item(index: int, given: JsonValue, outer_method: str) -> BatchItem:
     if not isinstance(given, dict):
-        raise InvalidBatchError(_INVALID)
+        raise invalid()
     method, headers, url = given.get("method", outer_method), given.get("headers", {}), given.get("url")
     if not isinstance(method, str) or not isinstance(headers, dict) or not isinstance(url, str):
-        raise InvalidBatchError(_INVALID)
-    try:
-        place = urlsplit(url)
-    except ValueError as error:
-        raise InvalidBatchError(_INVALID) from error
+        raise invalid()
+    place = place_of(url)
     if not place.scheme or not place.netloc:
-        raise InvalidBatchError(_INVALID)
-    return BatchItem(
-        method=method, path=place.path, query=place.query, label=_label(headers), body=given.get("body", msgspec.UNSET)
-    )
+        raise invalid()
+    body = given.get("body", msgspec.UNSET)
+    return BatchItem(key=index, method=method, path=place.path, query=place.query, label=said_label(headers), body=body)
 
 
-def _label(headers: Mapping[str, JsonValue]) -> str | None:
+def invalid() -> InvalidBatchError:
+    return InvalidBatchError(_INVALID)
+
+
+def place_of(url: str) -> SplitResult:
+    """Raises InvalidBatchError."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise invalid() from error
+
+
+def said_label(headers: Mapping[str, JsonValue]) -> str | None:
     """What the item says it is; a label that is said twice, or is no text, is the empty one and means nothing."""
     wanted = SURFACE_HEADER.decode()
     said = [value for name, value in headers.items() if name.lower() == wanted]

@@ -74,6 +74,17 @@ class InsecureBindError(RawrError):
     code = "INSECURE_BIND"
 
 
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """How often callers may call. Each may use ten seconds' worth at once."""
+
+    key_per_minute: int = 60_000
+    """For a key that has no rate of its own."""
+    address_per_minute: int = 600
+    """Calls without a right credential, from one address."""
+    tracked: int = 10_000
+    """How many keys, and how many addresses, are counted at the same time."""
+
+
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     bind_host: str = "127.0.0.1"
     port: int = 3000
@@ -92,6 +103,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine_calls: int = 64
     """Calls of durable functions, so desks at work, at the same time."""
     limits: Limits = Limits()
+    rates: Rates = Rates()
 
     def __post_init__(self) -> None:
         if not self.is_local and self.tls is None and not self.insecure_bind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -18,7 +18,7 @@ from rawr.wire import JsonValue
 class Coordination(Protocol):
     """The coordination service as the procedures use it. Ids come as the caller wrote them."""
 
-    async def list_workflows(self) -> Sequence[Workflow]: ...
+    async def workflows_json(self) -> bytes: ...
 
     async def save_workflow(self, workflow: Workflow) -> Workflow: ...
 
@@ -32,7 +32,7 @@ class Coordination(Protocol):
 
     async def get_run(self, run_id: str) -> Run: ...
 
-    async def run_timeline(self, run_id: str) -> tuple[RunId, Sequence[TimelineEvent]]: ...
+    async def run_timeline_json(self, run_id: str) -> tuple[RunId, bytes]: ...
 
     async def watch_run(self, run_id: str, *, after_seq: int) -> AsyncGenerator[TimelineEvent, None]: ...
 

@@ -11,6 +11,7 @@ import msgspec
 from rawr.coordination.model import TimelineEvent
 from rawr.coordination.service import workflow_id_of
 from rawr.errors import RawrError
+from rawr.ids import RunId
 from rawr.procedures import operations
 from rawr.procedures.context import Context
 from rawr.procedures.contract import (
@@ -23,10 +24,8 @@ from rawr.procedures.contract import (
 )
 from rawr.procedures.coordination_wire import (
     GetRunStatusOutput,
-    GetRunTimelineOutput,
     GetWorkflowOutput,
     ListWorkflowsInput,
-    ListWorkflowsOutput,
     QueueRunInput,
     QueueRunOutput,
     RunInput,
@@ -38,14 +37,28 @@ from rawr.procedures.coordination_wire import (
 )
 from rawr.procedures.invoke import input_refused
 from rawr.procedures.schema_issues import SchemaIssue
+from rawr.wire import Wire
 
 SEQ_DIGITS_MAX: Final = 15
 
 Handle = Callable[[Context, Any], Awaitable[Any]]
 
 
-async def list_workflows(context: Context, _: ListWorkflowsInput) -> ListWorkflowsOutput:
-    return ListWorkflowsOutput(workflows=tuple(await context.coordination.list_workflows()))
+class _WorkflowsAsStored(Wire, frozen=True, kw_only=True):
+    """`ListWorkflowsOutput` whose workflows nobody has read. Reading and writing them again is most of the work."""
+
+    workflows: msgspec.Raw
+
+
+class _TimelineAsStored(Wire, frozen=True, kw_only=True):
+    """`GetRunTimelineOutput` whose events nobody has read."""
+
+    run_id: RunId
+    timeline: msgspec.Raw
+
+
+async def list_workflows(context: Context, _: ListWorkflowsInput) -> _WorkflowsAsStored:
+    return _WorkflowsAsStored(workflows=msgspec.Raw(await context.coordination.workflows_json()))
 
 
 async def save_workflow(context: Context, given: SaveWorkflowInput) -> SaveWorkflowOutput:
@@ -75,9 +88,9 @@ async def get_run_status(context: Context, given: RunInput) -> GetRunStatusOutpu
     return GetRunStatusOutput(run=await context.coordination.get_run(given.run_id))
 
 
-async def get_run_timeline(context: Context, given: RunInput) -> GetRunTimelineOutput:
-    run_id, timeline = await context.coordination.run_timeline(given.run_id)
-    return GetRunTimelineOutput(run_id=run_id, timeline=tuple(timeline))
+async def get_run_timeline(context: Context, given: RunInput) -> _TimelineAsStored:
+    run_id, timeline = await context.coordination.run_timeline_json(given.run_id)
+    return _TimelineAsStored(run_id=run_id, timeline=msgspec.Raw(timeline))
 
 
 async def watch_run(context: Context, given: WatchRunInput) -> AsyncGenerator[StreamEvent, None]:

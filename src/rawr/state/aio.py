@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
+import time
 from collections import deque
+from pathlib import Path
+from typing import Final
 
 from rawr.state.commit import Operation
 from rawr.state.line import Ticket
@@ -21,6 +25,12 @@ from rawr.state.store import (
     setting,
 )
 
+# When a file changed is known in steps of some milliseconds. Two changes within one step look alike, so what has just
+# changed is read again until it has not.
+_SETTLED_NS: Final = 100_000_000
+
+_Looks = tuple[int, int, int, int, int]
+
 
 class AsyncRepoState:
     """`store` for coroutines. Changes are made on a thread that lives while there are any.
@@ -33,9 +43,14 @@ class AsyncRepoState:
         self._door = threading.Lock()
         self._queue: deque[Ticket] = deque()
         self._has_thread = False
+        self._kept: tuple[_Looks, RepoState] | None = None
 
     async def get(self) -> RepoState:
-        return await asyncio.to_thread(self._store.get)
+        """As `RepoStateStore.get`. A file that has not changed since is looked at and not read again."""
+        kept = self._kept
+        if kept is not None and kept[0] == _looks(self._store.path):
+            return kept[1]
+        return await asyncio.to_thread(self._read)
 
     async def enable(self, plugin_id: str) -> RepoState:
         return (await self._change(enabling(plugin_id))).state
@@ -51,6 +66,13 @@ class AsyncRepoState:
     ) -> RepoStateMutationResult:
         """As `RepoStateStore.mutate`; `mutator` is a plain function and runs on another thread."""
         return await self._change(mutating(mutator), options)
+
+    def _read(self) -> RepoState:
+        looks = _looks(self._store.path)
+        state = self._store.get()
+        if looks is not None and looks == _looks(self._store.path) and time.time_ns() - looks[3] > _SETTLED_NS:
+            self._kept = looks, state
+        return state
 
     async def _change(
         self, operation: Operation, options: RepoStateMutationOptions | None = None
@@ -87,3 +109,12 @@ class AsyncRepoState:
                     return
                 ticket = self._queue.popleft()
             self._store.attend(ticket)
+
+
+def _looks(path: Path) -> _Looks | None:
+    """What changes when the file does; None when it cannot be looked at. Quick enough for an event loop."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # reading it says what is wrong
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, status.st_mtime_ns

@@ -25,7 +25,7 @@ from rawr.state.faults import ForkedInChangeError
 from rawr.state.files import StateFiles
 from rawr.state.journal import Entry, Journal, sha_of
 from rawr.state.model import Document, RepoState, StateCorruptError
-from rawr.state.stamp import stamp, stamped_revision
+from rawr.state.stamp import Stamped, stamp, stamped_revision
 from rawr.storage.atomic import create_exclusive, leftovers_of, remove, write_durable
 from rawr.storage.faults import DurabilityUnknownError, StorageIsDirectoryError, in_preparation, storage_fault
 
@@ -208,14 +208,14 @@ def standing_of(
     entries: Iterator[Entry],
     *,
     durable: int,
-    stamped: Callable[[str], int | None],
+    stamped: Callable[[str], Stamped | None],
     path: Path,
     at: str,
 ) -> Standing:
     """Judge the bytes of the state file by the journal, which is given newest first.
 
     `durable` is a revision that is known to have been carried out; later ones may have been, too. `stamped` gives
-    the revision that the file itself carries for content of a hash, if it does.
+    the revision that the file itself carries, and whether it is that of content of a hash.
 
     Raises:
         StateCorruptError: it is corrupt, and the journal holds nothing to restore.
@@ -240,9 +240,11 @@ def standing_of(
     if last is not None and last.sha == sha:
         return Standing(document=document, sha=sha, revision=revision, upto=upto)
     own = None if sha is None else stamped(sha)
-    if own is not None and own > revision:
-        return Standing(document=document, sha=sha, revision=own, upto=upto, unknown=raw.decode(), unknown_op="recall")
-    return Standing(document=document, sha=sha, revision=revision + 1, upto=upto, unknown=raw.decode())
+    if own is not None and own.is_of_content and own.revision > revision:
+        revision, op = own.revision, "recall"
+    else:
+        revision, op = max(revision, 0 if own is None else own.revision) + 1, "adopt"
+    return Standing(document=document, sha=sha, revision=revision, upto=upto, unknown=raw.decode(), unknown_op=op)
 
 
 def was_intention(newest: Entry, sha: str | None, *, durable: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from rawr.state.files import StateFiles
@@ -27,13 +28,14 @@ LOOK_AGAIN_S: Final = 0.005
 class Entrance:
     """One thread's way to the lock. Close it, also after an error."""
 
-    def __init__(self, files: StateFiles) -> None:
+    def __init__(self, files: StateFiles, *, steady_s: Callable[[], float] = time.monotonic) -> None:
+        self._steady_s = steady_s
         self._lock = FileLock(files.kernel_lock)
         self._path = str(files.kernel_lock)
         self._turnstile = FileLock(files.turnstile)
         self._descriptor: int | None = None
         self._turn: int | None = None
-        self._since_s = time.monotonic()
+        self._since_s = steady_s()
         self._look_again_s = 0.0
         self._is_behind = False
         self._backoff_s = BACKOFF_MIN_S
@@ -79,7 +81,7 @@ class Entrance:
             self._turn = None
 
     def _has_to_stay_behind(self) -> bool:
-        now_s = time.monotonic()
+        now_s = self._steady_s()
         waited_s = now_s - self._since_s
         if waited_s >= PATIENCE_S:
             self._turn = self._turnstile.try_hold()

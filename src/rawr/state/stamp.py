@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 _NAME: Final = "user.rawr"
 _HASH_LENGTH: Final = 16
 
@@ -26,10 +28,16 @@ def stamp(descriptor: int, revision: int, sha: str) -> bool:
     return True
 
 
-def stamped_revision(path: Path, sha: str) -> int | None:
-    """The revision that the file at `path` carries for content of that hash, if it carries one."""
+class Stamped(msgspec.Struct, frozen=True, kw_only=True):
+    revision: int
+    is_of_content: bool
+    """Whether the file still has the content that the revision was given to."""
+
+
+def stamped_revision(path: Path, sha: str) -> Stamped | None:
+    """The revision that the file at `path`, with content of that hash, carries, if it carries one."""
     try:
         revision, _, of = os.getxattr(path, _NAME).decode("ascii").partition(" ")
     except (AttributeError, OSError, UnicodeDecodeError):
         return None
-    return int(revision) if of == sha[:_HASH_LENGTH] and revision.isdecimal() else None
+    return Stamped(revision=int(revision), is_of_content=of == sha[:_HASH_LENGTH]) if revision.isdecimal() else None

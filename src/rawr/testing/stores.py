@@ -32,7 +32,7 @@ from rawr.coordination.model import (
 from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
 from rawr.coordination.store_rules import Save, to_json
 from rawr.ids import DeskId, EventId, RunId, WorkflowId
-from rawr.wire import JsonValue
+from rawr.wire import JsonValue, encode
 
 
 class _KeptRun:
@@ -89,6 +89,9 @@ class MemoryCoordinationStore:
             for _, versions in sorted(self._workflows.items())
         ]
 
+    async def workflows_json(self) -> bytes:
+        return encode(await self.list_workflows())
+
     async def create_run(self, run: Run, fact: Fact) -> CreatedRun:
         kept = self._runs.get(run.run_id)
         if kept is not None:
@@ -135,6 +138,9 @@ class MemoryCoordinationStore:
     async def timeline(self, run_id: RunId, *, from_seq: int = 1) -> list[TimelineEvent]:
         kept = self._runs.get(run_id)
         return [] if kept is None else kept.timeline()[from_seq - 1 :]
+
+    async def timeline_json(self, run_id: RunId) -> bytes | None:
+        return encode(await self.timeline(run_id)) if run_id in self._runs else None
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
         for event in await self.timeline(run_id):

@@ -21,6 +21,9 @@ _FIX: Final = "see docs/reference/configuration.md"
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
 
 
+PerMinute = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+
+
 class ConfigError(RawrError):
     code = "CONFIG_INVALID"
 
@@ -65,6 +68,15 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 10.0
 
 
+class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    key_per_minute: PerMinute = 60_000
+    """Calls with a key that has no rate of its own."""
+    address_per_minute: PerMinute = 600
+    """Calls without a right credential, from one address."""
+    tracked: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 10_000
+    """How many keys and how many addresses are counted at once."""
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=256)] = 64
     """Calls of durable functions, so desks at work, at the same time."""
@@ -81,6 +93,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     server: ServerConfig = ServerConfig()
     limits: LimitsConfig = LimitsConfig()
+    rates: RatesConfig = RatesConfig()
     engine: EngineConfig = EngineConfig()
 
 

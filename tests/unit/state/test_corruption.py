@@ -120,6 +120,13 @@ def test_a_corrupt_file_is_put_away_once_however_often_the_change_is_tried(store
     assert quarantined(store) == [b"{"]
 
 
+def test_every_corrupt_file_is_put_away_however_alike_they_look(store: RepoStateStore) -> None:
+    for raw in (b"{1", b"{2", b"{1", b"{3"):
+        store.path.write_bytes(raw)
+        store.enable(f"after {raw.decode()}")
+    assert sorted(quarantined(store)) == [b"{1", b"{2", b"{3"]
+
+
 def test_a_journal_of_which_the_newest_lines_are_lost_restores_the_newest_that_is_left(
     store: RepoStateStore, told: list[str]
 ) -> None:

@@ -333,6 +333,27 @@ def test_a_journal_that_lost_its_last_lines_gives_no_revision_twice(store: RepoS
     ]
 
 
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="the system has no extended attributes")
+def test_what_is_written_in_place_after_a_power_cut_took_the_journal_gets_a_revision_of_its_own(
+    store: RepoStateStore,
+) -> None:
+    for name in ("a", "b", "c"):
+        store.enable(name)
+    lines = store.files.journal.read_bytes().splitlines(keepends=True)
+    store.files.journal.write_bytes(lines[0])
+    store.files.kernel_lock.write_bytes(b"")
+    with store.path.open("r+b") as file:  # the attribute stays with the file
+        file.write(store.path.read_bytes().replace(b'"c"', b'"x"'))
+    fresh = RepoStateStore(store.root, FakeClock())
+    assert (fresh.snapshot().revision, fresh.get().plugins.enabled) == (4, ("a", "b", "x"))
+    fresh.enable("d")
+    assert [(entry.rev, entry.ops[0].op) for entry in Journal(fresh.files.journal).entries()] == [
+        (5, "enable"),
+        (4, "adopt"),
+        (1, "enable"),
+    ]
+
+
 def test_where_files_carry_no_attributes_the_journal_is_forced_to_disk(
     store: RepoStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,251 @@
+"""What a request costs, against the least that a Python server can do, and that it does not cost more with the years.
+
+CPU of the server per request, one server process, rounds over all cases so that a busy moment hits them alike.
+`queueRun` is compared by its rate with a loop that writes and flushes one file: each run that was answered is on disk.
+`--soak SECONDS` instead keeps 200 requests a second coming and looks whether anything grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.httpload import instances, servers
+from bench.httpload.load import Job
+from bench.httpload.servers import Measured, Server, Usage
+from bench.repostate.judgement import Verdict
+from rawr.security.credentials import SecretsFolder
+
+FINISHED_RUNS: Final = 20_000
+CONNECTIONS: Final = 16
+CHECKOUT: Final = Path(__file__).parent.parent
+BARS: Final = {"state": 1.6, "rpc state": 1.8, "list of 50 workflows": 12.0, "timeline of 200 events": 8.0}
+GROWTH_BAR: Final = 1.25
+"""What the noise of two servers that are measured in turn can make of 1."""
+QUEUE_BAR: Final = 1.5
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A running instance and what it lets in."""
+
+    server: Server
+    api_key: str
+    cli_key: str
+
+    def job(self, case: str, seconds: float) -> Job:
+        get, post = ("GET", self.api_key), ("POST", self.cli_key)
+        method, secret, path, body = {
+            "state": (*get, "/api/orpc/state/runtime", ""),
+            "rpc state": (*post, "/rpc/state/getRuntimeState", '{"json":{}}'),
+            "list of 50 workflows": (*get, "/api/orpc/coordination/workflows", ""),
+            "timeline of 200 events": (*get, f"/api/orpc/coordination/runs/{instances.LONG_RUN}/timeline", ""),
+            "status of a run": (*get, f"/api/orpc/coordination/runs/{instances.FIRST}", ""),
+            "queueRun": (*post, "/rpc/coordination/queueRun", _QUEUE_BODY),
+        }[case]
+        return Job(
+            port=self.server.port,
+            head=_head(method, path, secret),
+            body=body,
+            connections=CONNECTIONS if case == "queueRun" else 4,
+            seconds=seconds,
+        )
+
+
+_QUEUE_BODY: Final = json.dumps({"json": {"workflowId": instances.SHORT, "input": {"n": 1}}})
+
+
+def _head(method: str, path: str, secret: str) -> str:
+    kind = "content-type: application/json\r\n" if method == "POST" else ""
+    return f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {secret}\r\n{kind}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    chosen = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix=".bench-http-", dir=chosen.folder) as scratch, ExitStack() as stack:
+        if chosen.soak:
+            return _soak(stack, Path(scratch), chosen.soak)
+        return _compare(stack, Path(scratch), rounds=chosen.rounds, seconds=chosen.seconds)
+
+
+def _compare(stack: ExitStack, scratch: Path, *, rounds: int, seconds: float) -> int:
+    bare = stack.enter_context(servers.bare())
+    young = _started(stack, scratch / "young", finished_runs=0)
+    old = _started(stack, scratch / "old", finished_runs=FINISHED_RUNS)
+    cases: dict[str, Callable[[], Measured]] = {
+        "bare GET": lambda: servers.measure(bare, _bare_job(bare, "GET", seconds)),
+        "bare POST": lambda: servers.measure(bare, _bare_job(bare, "POST", seconds)),
+    }
+    for case in (*BARS, "status of a run"):
+        for age, target in (("young", young), ("old", old)):
+            cases[f"{case}, {age}"] = _measuring(target, case, seconds)
+    measured = _rounds(cases, rounds)
+    queue = _queueing({"young": young, "old": old}, scratch, rounds=rounds, seconds=seconds)
+    verdicts = _judged(measured) + _judged_queue(queue)
+    print(_table(measured | queue, verdicts))
+    print(json.dumps({name: msgspec.to_builtins(one) for name, one in (measured | queue).items()}))
+    return 0 if all(verdict.is_met for verdict in verdicts) else 1
+
+
+def _measuring(target: Target, case: str, seconds: float) -> Callable[[], Measured]:
+    return lambda: servers.measure(target.server, target.job(case, seconds))
+
+
+def _started(stack: ExitStack, root: Path, *, finished_runs: int) -> Target:
+    api_key = instances.make(root, finished_runs=finished_runs)
+    server = stack.enter_context(servers.rawr(root))
+    return Target(server=server, api_key=api_key, cli_key=SecretsFolder(root / ".rawr" / "secrets").cli_key())
+
+
+def _bare_job(bare: Server, method: str, seconds: float) -> Job:
+    body = '{"json":{}}' if method == "POST" else ""
+    return Job(port=bare.port, head=_head(method, "/state", "x" * 43), body=body, connections=4, seconds=seconds)
+
+
+def _rounds(cases: dict[str, Callable[[], Measured]], rounds: int) -> dict[str, Measured]:
+    found: dict[str, list[Measured]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, measure in cases.items():
+            found[name].append(measure())
+    return {name: _median(every) for name, every in found.items()}
+
+
+def _median(every: list[Measured]) -> Measured:
+    return Measured(
+        cpu_us=statistics.median(one.cpu_us for one in every),
+        per_s=statistics.median(one.per_s for one in every),
+        p99_ms=statistics.median(one.p99_ms for one in every),
+    )
+
+
+def _queueing(targets: dict[str, Target], scratch: Path, *, rounds: int, seconds: float) -> dict[str, Measured]:
+    """Last, because what it queues is still being run when the next case begins; so each case waits for that."""
+    cases: dict[str, Callable[[], Measured]] = {"write + fdatasync": lambda: _flushing(scratch / "floor", seconds)}
+    for age, target in targets.items():
+        cases[f"queueRun, {age}"] = _then_idle(target, _measuring(target, "queueRun", seconds))
+    return _rounds(cases, rounds)
+
+
+def _then_idle(target: Target, measure: Callable[[], Measured]) -> Callable[[], Measured]:
+    def measure_and_wait() -> Measured:
+        measured = measure()
+        _wait_until_idle(target.server)
+        return measured
+
+    return measure_and_wait
+
+
+def _wait_until_idle(server: Server) -> None:
+    until_s = time.monotonic() + 300
+    while time.monotonic() < until_s:
+        before_s = server.usage().cpu_s
+        time.sleep(0.5)
+        if server.usage().cpu_s - before_s < 0.05:
+            return
+    raise RuntimeError("the runs that were queued did not end in time")
+
+
+def _flushing(path: Path, seconds: float) -> Measured:
+    """One durable write after the other, of as many bytes as a queued run has."""
+    data = b"x" * 1024
+    took_ms: list[float] = []
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        began_s, before_s = time.perf_counter(), time.process_time()
+        while time.perf_counter() - began_s < seconds:
+            started_s = time.perf_counter()
+            os.write(descriptor, data)
+            os.fdatasync(descriptor)
+            took_ms.append((time.perf_counter() - started_s) * 1000)
+        used_s, elapsed_s = time.process_time() - before_s, time.perf_counter() - began_s
+    finally:
+        os.close(descriptor)
+    p99_ms = sorted(took_ms)[len(took_ms) * 99 // 100]
+    return Measured(cpu_us=used_s / len(took_ms) * 1e6, per_s=len(took_ms) / elapsed_s, p99_ms=p99_ms)
+
+
+def _judged(measured: dict[str, Measured]) -> list[Verdict]:
+    verdicts = []
+    for case, bar in BARS.items():
+        floor = measured["bare POST" if case.startswith("rpc") else "bare GET"]
+        ratio = measured[f"{case}, young"].cpu_us / floor.cpu_us
+        verdicts.append(Verdict(claim=f"CPU: {case} / bare", ratio=ratio, bar=bar, side="at most"))
+    return verdicts + [_growth(measured, case) for case in (*BARS, "status of a run")]
+
+
+def _growth(measured: dict[str, Measured], case: str) -> Verdict:
+    ratio = measured[f"{case}, old"].cpu_us / measured[f"{case}, young"].cpu_us
+    claim = f"CPU: {case}, {FINISHED_RUNS} runs / none"
+    return Verdict(claim=claim, ratio=ratio, bar=GROWTH_BAR, side="at most")
+
+
+def _judged_queue(queue: dict[str, Measured]) -> list[Verdict]:
+    ratio = queue["queueRun, young"].per_s / queue["write + fdatasync"].per_s
+    return [
+        Verdict(claim="rate: queueRun x 16 / write + fdatasync", ratio=ratio, bar=QUEUE_BAR, side="at least"),
+        _growth(queue, "queueRun"),
+    ]
+
+
+def _table(measured: dict[str, Measured], verdicts: list[Verdict]) -> str:
+    lines = [f"{'case':<34} {'CPU us':>9} {'per s':>8} {'p99 ms':>8}"]
+    for name, one in measured.items():
+        lines.append(f"{name:<34} {one.cpu_us:>9.1f} {one.per_s:>8.0f} {one.p99_ms:>8.2f}")
+    lines += ["", f"{'claim':<52} {'ratio':>6} {'bar':>14}"]
+    for verdict in verdicts:
+        word = "met" if verdict.is_met else "MISSED"
+        lines.append(f"{verdict.claim:<52} {verdict.ratio:>6.2f} {verdict.side + f' {verdict.bar:.2f}':>14}  {word}")
+    return "\n".join(lines)
+
+
+def _soak(stack: ExitStack, scratch: Path, seconds: float) -> int:
+    """200 requests a second of all kinds but queueRun, and 2 of that; the first tenth is for warming up."""
+    target = _started(stack, scratch / "soak", finished_runs=0)
+    began_s = time.monotonic()
+    usages: list[Usage] = []
+    kinds = [*BARS, "status of a run"]
+    answered = 0
+    number = 0
+    while time.monotonic() - began_s < seconds:
+        job = target.job(kinds[number % len(kinds)], seconds=min(10.0, seconds / 30))
+        answered += servers.load(msgspec.structs.replace(job, per_s=200.0)).answered
+        queue = target.job("queueRun", seconds=1.0)
+        answered += servers.load(msgspec.structs.replace(queue, connections=2, per_s=20.0)).answered
+        number += 1
+        usages.append(target.server.usage())
+    settled, last = usages[len(usages) // 5], usages[-1]
+    print(f"{answered} requests in {time.monotonic() - began_s:.0f} s, all of them answered with 2xx")
+    print(f"after a fifth of the time: {msgspec.to_builtins(settled)}")
+    print(f"at the end: {msgspec.to_builtins(last)}")
+    verdicts = [
+        Verdict(claim="memory, end / settled", ratio=last.rss_mib / settled.rss_mib, bar=1.05, side="at most"),
+        Verdict(
+            claim="descriptors, end / settled", ratio=last.descriptors / settled.descriptors, bar=1.0, side="at most"
+        ),
+        Verdict(claim="threads, end / settled", ratio=last.threads / settled.threads, bar=1.0, side="at most"),
+    ]
+    print(_table({}, verdicts))
+    return 0 if all(verdict.is_met for verdict in verdicts) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.http", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each case in each round")
+    parser.add_argument("--soak", type=float, help="look for growth for this many seconds instead")
+    parser.add_argument("--folder", type=Path, default=CHECKOUT, help="on a disk: in memory, flushing costs nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
