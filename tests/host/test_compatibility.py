@@ -43,6 +43,16 @@ HELD_BY: Final[dict[tuple[str, str], tuple[str, ...]]] = {
         "host/test_ingress.py::test_the_window_is_five_minutes_both_ways",
         "host/test_ingress_attacks.py::test_a_recorded_call_is_refused_at_any_later_time",
     ),
+    ("Requests and answers", "a body over the limit"): (
+        "host/test_attack_http.py::test_a_hostile_request_gets_one_refusal_and_nothing_behind_it_is_answered",
+    ),
+    ("Requests and answers", "a long URL"): (
+        "host/test_attack_http.py::test_a_hostile_request_gets_one_refusal_and_nothing_behind_it_is_answered",
+    ),
+    ("Requests and answers", "the first event of a run"): (
+        "host/test_graceful_stop.py::test_a_request_can_be_followed_from_its_answer_to_its_run_and_its_log",
+    ),
+    ("Requests and answers", "request ids"): ("host/test_guard.py::test_a_request_keeps_its_own_id_when_that_is_one",),
     ("Requests and answers", "`GET /health`"): (
         "host/test_families.py::test_health_names_the_instance_and_ready_says_what_is_missing",
     ),
