@@ -180,10 +180,18 @@ def test_a_request_can_be_followed_from_its_answer_to_its_run_and_its_log(patien
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b"x-request-id: req-7\r\n" in answer
     assert b"x-correlation-id: order-42\r\n" in answer
-    timeline = patient.client().call("coordination/getRunTimeline", {"runId": "run-c"}, dict[str, Any])["timeline"]
-    assert timeline[0]["detail"].endswith("(correlation order-42)")
+    wait_for(lambda: timeline(patient)[-1]["type"] == "run.completed")
+    assert timeline(patient)[0]["detail"].endswith("(correlation order-42)")
     assert patient.stop() == 0
+    followed = [line["family"] for line in patient.access_lines() if line["correlationId"] == "order-42"]
+    assert (followed[0], set(followed[1:])) == ("rpc", {"ingress"})  # the request, then the calls of its run
     line = next(line for line in patient.access_lines() if line["requestId"] == "req-7")
     expected = {"correlationId": "order-42", "route": "/rpc/coordination/queueRun", "bytesIn": len(given)}
     assert expected.items() <= line.items()
     assert line["bytesOut"] == len(answer.partition(b"\r\n\r\n")[2])
+
+
+def timeline(server: Server) -> list[dict[str, Any]]:
+    answer = server.client().call("coordination/getRunTimeline", {"runId": "run-c"}, dict[str, Any])
+    events: list[dict[str, Any]] = answer["timeline"]
+    return events

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -26,11 +25,10 @@ from rawr.host.refusals import CLOSE, INGRESS_PATH, Fields, Head, Refusals, fiel
 from rawr.host.request import CURRENT_REQUEST, AccessNotes, Receive, Request, Scope, Send
 from rawr.host.responses import NO_STORE, ByteStream, Response
 from rawr.host.settings import HostSettings
+from rawr.ids import is_request_id
 from rawr.wire import iso_from_ms
 
 _log: Final = logging.getLogger("rawr.host")
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 
 ALIVE_PATH: Final = "/health"
 """Answered as long as the process can answer at all."""
@@ -188,7 +186,7 @@ def _given_id(fields: Fields, name: bytes) -> str | None:
     if given is None:
         return None
     text = given.decode("latin-1").strip()
-    return text if _REQUEST_ID.match(text) is not None else None
+    return text if is_request_id(text) else None
 
 
 def _not_now(
