@@ -19,6 +19,7 @@ EventId = NewType("EventId", str)
 ID_LENGTH_MAX: Final = 128
 # `\Z`, not `$`: with `$` an id may end in a newline.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -26,6 +27,11 @@ _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 def is_id(text: str) -> bool:
     """Whether `text` is a workflow, run, desk or handoff id: 1 to 128 of `A-Za-z0-9._-`, first alphanumeric."""
     return _ID.match(text) is not None
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a request or correlation id may be what a caller says: safe in a header, in a log and in a text."""
+    return _REQUEST_ID.match(text) is not None
 
 
 def normalized_id(text: str) -> str | None:

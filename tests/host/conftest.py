@@ -19,10 +19,12 @@ from rawr.errors import StorageError
 from rawr.execution.ports import IngressRequest, IngressResponse
 from rawr.execution.signing import mac, sign
 from rawr.host.app import AppParts, build_app
+from rawr.host.auth import session_cookie
+from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
 from rawr.host.request import AsgiApp, Message, Request, Scope
-from rawr.host.settings import MIB, HostSettings, Limits
+from rawr.host.settings import MIB, HostSettings, Limits, Rates
 from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, WebMount
 from rawr.ids import EventId, InstanceId, PluginId
@@ -30,15 +32,19 @@ from rawr.procedures.catalog import PROCEDURES, STREAMS
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Capability
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
-from rawr.security.credentials import SecretsFolder, TokenStore, TokenVerifier, same_secret
-from rawr.security.policy import Caller
-from rawr.security.sessions import LoginCodes, Sessions
+from rawr.security.credentials import SecretsFolder, TokenStore
+from rawr.security.keyring import Keyring
+from rawr.security.policy import Caller, Decision
+from rawr.security.rates import Rate
+from rawr.security.sessions import LoginCodes
 from rawr.state.model import PluginState, RepoState
 from rawr.testing.clock import FakeClock
 from rawr.testing.stores import MemoryCoordinationStore
 
 BASE_URL = "http://localhost:3901"
 ENGINE_KEY = "0123456789abcdef" * 4
+
+RATES = Rates(key_per_minute=6000, address_per_minute=60_000, tracked=100)
 
 HeaderPairs = list[tuple[str, str]]
 
@@ -71,8 +77,11 @@ def _ask(
     headers: Mapping[str, str] | HeaderPairs | None = None,
     body: bytes | Iterable[bytes] = b"",
     host: str | None = "127.0.0.1:3000",
+    scheme: str = "http",
 ) -> Answer:
-    return asyncio.run(asyncio.wait_for(_ask_async(app, method, target, headers=headers, body=body, host=host), 10))
+    return asyncio.run(
+        asyncio.wait_for(_ask_async(app, method, target, headers=headers, body=body, host=host, scheme=scheme), 10)
+    )
 
 
 async def _ask_async(
@@ -83,6 +92,7 @@ async def _ask_async(
     headers: Mapping[str, str] | HeaderPairs | None = None,
     body: bytes | Iterable[bytes] = b"",
     host: str | None = "127.0.0.1:3000",
+    scheme: str = "http",
 ) -> Answer:
     chunks = _Chunks([body] if isinstance(body, bytes) else body)
     sent: list[Message] = []
@@ -90,7 +100,7 @@ async def _ask_async(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app(_scope(method, target, headers, host), chunks.receive, send)
+    await app({**_scope(method, target, headers, host), "scheme": scheme}, chunks.receive, send)
     start, *pieces = sent
     assert start["type"] == "http.response.start"
     assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
@@ -198,6 +208,7 @@ class Ask(Protocol):
         headers: Mapping[str, str] | HeaderPairs | None = None,
         body: bytes | Iterable[bytes] = b"",
         host: str | None = "127.0.0.1:3000",
+        scheme: str = "http",
     ) -> Answer: ...
 
 
@@ -213,6 +224,7 @@ class AskAsync(Protocol):
         headers: Mapping[str, str] | HeaderPairs | None = None,
         body: bytes | Iterable[bytes] = b"",
         host: str | None = "127.0.0.1:3000",
+        scheme: str = "http",
     ) -> Answer: ...
 
 
@@ -267,17 +279,12 @@ class FakeState:
 class Credentials:
     """The real credentials of an instance folder."""
 
-    def __init__(self, folder: Path, clock: FakeClock) -> None:
-        self.cli_key = SecretsFolder(folder).cli_key()
-        self.tokens_path = folder / "tokens.json"
+    def __init__(self, folder: Path, clock: FakeClock, *, key_rate: Rate) -> None:
+        self.folder = SecretsFolder(folder)
+        self.cli_key = self.folder.cli_key()
+        self.tokens_path = self.folder.tokens_path()
         self.tokens = TokenStore(self.tokens_path, clock)
-        self._verifier = TokenVerifier(self.tokens_path, clock)
-
-    def is_cli_key(self, secret: str) -> bool:
-        return same_secret(secret, self.cli_key)
-
-    async def token_caller(self, secret: str) -> Caller | None:
-        return self._verifier.caller(secret)
+        self.ring = Keyring(self.folder, clock, key_rate=key_rate)
 
 
 class Hosted:
@@ -287,7 +294,16 @@ class Hosted:
         self.clock = clock
         self.folder = folder
         self.login_codes = LoginCodes(folder / "secrets" / "login-codes.json", clock)
-        self.credentials = Credentials(folder / "secrets", clock)
+        key_rate = Rate(per_minute=RATES.key_per_minute)
+        self.credentials = Credentials(folder / "secrets", clock, key_rate=key_rate)
+        self.decisions: list[Decision] = []
+        self.authority = Authority(
+            self.credentials.ring,
+            cookie=session_cookie(3000),
+            rates=RATES,
+            clock=clock,
+            decided=lambda _, decision: self.decisions.append(decision),
+        )
         self.state = FakeState()
         self.ingress = FakeIngress()
         self.dispatcher = FakeDispatcher()
@@ -307,6 +323,10 @@ class Hosted:
             limits=Limits(body_bytes=9 * MIB, ingress_body_bytes=MIB, body_s=5, streams=3, stream_ping_s=0.02)
         )
         self.streams = OpenStreams(self.settings.limits.streams)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the app of the parts as they are now."""
         self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=self.lines.append)
 
     def manifest(self) -> Manifest:
@@ -336,7 +356,7 @@ class Hosted:
             instance_id=InstanceId("inst-test"),
             base_url=BASE_URL,
             families=FamilyDeps(
-                credentials=self.credentials, context=self._context, limits=self.settings.limits, streams=self.streams
+                authority=self.authority, context=self._context, limits=self.settings.limits, streams=self.streams
             ),
             ingress=self.ingress,
             signing_keys=(ENGINE_KEY,),
@@ -348,7 +368,7 @@ class Hosted:
                 port=3000,
                 coordination=self.coordination,
                 login_codes=self.login_codes,
-                sessions=Sessions(self.clock),
+                sessions=self.credentials.ring.sessions,
             ),
             clock=self.clock,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rawr.client.http import HqClient
 from rawr.host.run_folder import RunFolder, ServerRecord
@@ -18,7 +20,8 @@ DEADLINE_S = 40.0
 
 
 class Server:
-    def __init__(self, root: Path, port: int = 0) -> None:
+    def __init__(self, root: Path, port: int = 0, **given: Any) -> None:
+        """`given`: settings of the host in place of those of the program."""
         self.root = root
         self.run_folder = RunFolder(root / ".rawr" / "run")
         environment = {**os.environ, "INNGEST_DEV": "1"}  # must not weaken anything
@@ -26,7 +29,7 @@ class Server:
         self._log = root.parent / f"server-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), str(root), str(port)], stderr=log, env=environment
+                [sys.executable, str(PROGRAM), str(root), str(port), json.dumps(given)], stderr=log, env=environment
             )
 
     def ready(self) -> ServerRecord:
@@ -39,7 +42,15 @@ class Server:
         return record
 
     def client(self) -> HqClient:
-        return HqClient(self.ready().url, SecretsFolder(self.root / ".rawr" / "secrets").cli_key(), timeout_s=20)
+        record = self.ready()
+        certificate = None if record.certificate is None else Path(record.certificate)
+        return HqClient(record.url, self.cli_key(), timeout_s=20, certificate=certificate)
+
+    def cli_key(self) -> str:
+        return SecretsFolder(self.root / ".rawr" / "secrets").cli_key()
+
+    def port(self) -> int:
+        return int(self.ready().url.rpartition(":")[2])
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -49,6 +60,11 @@ class Server:
         """Whatever state it is in."""
         self.process.kill()
         self.process.wait(DEADLINE_S)
+
+    def access_lines(self) -> list[dict[str, Any]]:
+        """What the access log says so far."""
+        text = (self.root / ".rawr" / "logs" / "access.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def log(self) -> str:
         return self._log.read_text()

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rawr.coordination.model import Desk, Handoff, MemoryScope, Workflow
 from rawr.errors import RawrError
 from rawr.execution.ports import DeskContext
 from rawr.execution.program import coordination_runner
 from rawr.host.serve import serve
-from rawr.host.settings import HostSettings, Limits
+from rawr.host.settings import HostSettings, Limits, Rates, TlsFiles
 from rawr.hq import Manifest
 from rawr.ids import DeskId, HandoffId, InstanceId, WorkflowId
 from rawr.procedures.catalog import PROCEDURES, STREAMS
@@ -81,8 +83,10 @@ def manifest() -> Manifest:
     )
 
 
-def main(root: Path, port: int) -> int:
-    settings = HostSettings(port=port, limits=Limits(drain_s=2, body_s=2))
+def main(root: Path, port: int, given: str) -> int:
+    chosen = msgspec.json.decode(given, type=Given, dec_hook=lambda kind, text: kind(text)).chosen()
+    plain = HostSettings(port=port, limits=Limits(drain_s=2, body_s=2), rates=Rates(address_per_minute=60_000))
+    settings = msgspec.structs.replace(plain, **chosen)
     try:
         serve(root, InstanceId("inst-served"), manifest(), settings)
     except RawrError as error:
@@ -91,5 +95,16 @@ def main(root: Path, port: int) -> int:
     return 0
 
 
+class Given(msgspec.Struct, frozen=True):
+    """What a test wants otherwise than it is here."""
+
+    limits: Limits | msgspec.UnsetType = msgspec.UNSET
+    tls: TlsFiles | msgspec.UnsetType = msgspec.UNSET
+    trusted_proxies: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    def chosen(self) -> dict[str, Any]:
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from rawr.security.policy import CallerClass, Family, opens
 
 if TYPE_CHECKING:
     from tests.host.conftest import Ask, Hosted
@@ -175,3 +178,81 @@ def test_the_access_log_knows_who_called_and_keeps_no_secret(hosted: Hosted, ask
     ]
     assert bearer["authorization"].split()[1] not in repr(hosted.lines)
     assert hosted.credentials.cli_key not in repr(hosted.lines)
+
+
+# The table itself, with the evidence of each class
+
+
+def evidence(hosted: Hosted, caller_class: CallerClass, body: bytes) -> dict[str, str]:
+    tokens = hosted.credentials.tokens
+    match caller_class:
+        case CallerClass.FIRST_PARTY:
+            secret = hosted.credentials.ring.sessions.open().secret
+            own = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
+            return {"cookie": f"rawr_session_3000={secret}", **own}
+        case CallerClass.INTERNAL | CallerClass.TRUSTED_SERVICE:
+            return {"authorization": f"Bearer {tokens.create('s', ['rpc:*'], caller_class=caller_class).token}"}
+        case CallerClass.CLI:
+            return hosted.bearer()
+        case CallerClass.EXTERNAL:
+            return hosted.bearer("orpc:*", "workflows:*")
+        case CallerClass.RUNTIME_INGRESS:
+            return hosted.signed(body)
+        case CallerClass.UNLABELED:
+            return {}
+
+
+PLACES: dict[Family, tuple[str, str, bytes, int, int]] = {
+    Family.RPC: (*LIST["rpc"], 200, 403),
+    Family.ORPC: (*LIST["orpc"], 200, 401),
+    Family.WORKFLOWS: (*LIST["workflows"], 200, 401),
+    Family.INGRESS: (*LIST["ingress"], 206, 403),
+    Family.CONSOLE: ("GET", "/console/", b"", 200, 303),
+    Family.OPEN: ("GET", "/health", b"", 200, 0),
+}
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("caller_class", list(CallerClass))
+def test_a_class_opens_the_families_of_its_row_and_no_other(
+    hosted: Hosted, ask: Ask, caller_class: CallerClass, family: Family
+) -> None:
+    method, target, body, welcome, refused = PLACES[family]
+    headers = evidence(hosted, caller_class, body)
+    answer = ask(hosted.app, method, target, headers=headers, body=body)
+    assert answer.status == (welcome if opens(caller_class, family) else refused)
+
+
+@pytest.mark.parametrize("label", [*CallerClass, "in-process", "third-party", "browser", ""])
+@pytest.mark.parametrize("caller_class", list(CallerClass))
+def test_a_label_opens_nothing_to_any_class(hosted: Hosted, ask: Ask, caller_class: CallerClass, label: str) -> None:
+    for family, (method, target, body, welcome, _) in PLACES.items():
+        headers = {**evidence(hosted, caller_class, body), "x-rawr-caller-surface": label}
+        if ask(hosted.app, method, target, headers=headers, body=body).status == welcome:
+            assert opens(caller_class, family)
+
+
+def test_a_fault_of_ours_is_logged_without_the_credentials_of_who_met_it(
+    hosted: Hosted, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosted.state.error = RuntimeError("broken")
+    callers = [hosted.bearer(), evidence(hosted, CallerClass.FIRST_PARTY, b"")]
+    for headers in callers:
+        answer = ask(hosted.app, "POST", "/rpc/state/getRuntimeState", headers=headers, body=b'{"json":{}}')
+        assert answer.status == 500
+        secret = headers.get("cookie", headers.get("authorization", ""))[-43:]
+        assert secret not in caplog.text + answer.text
+    assert "RuntimeError: broken" in caplog.text
+
+
+def test_the_log_says_which_key_was_refused_and_why_and_keeps_no_secret(
+    hosted: Hosted, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = hosted.credentials.tokens.create("gone", ["orpc:*"])
+    hosted.credentials.tokens.revoke(made.record.token_id)
+    with caplog.at_level(logging.INFO, "rawr.host"):
+        assert status(hosted, ask, "orpc", {"authorization": f"Bearer {made.token}"}) == 401
+        assert status(hosted, ask, "orpc", {}) == 401
+    (line,) = caplog.messages
+    assert f"key {made.record.token_id} is refused: no such key, or it was revoked" in line
+    assert made.token.rpartition("_")[2] not in caplog.text

@@ -27,6 +27,14 @@ HELD_BY: Final[dict[tuple[str, str], tuple[str, ...]]] = {
         "host/test_caller_matrix.py::test_without_a_right_secret_every_family_refuses",
         "host/test_caller_matrix.py::test_a_missing_scope_is_named",
     ),
+    ("Who is calling", "too many calls"): (
+        "host/test_rates.py::test_a_key_that_calls_too_often_is_told_when_to_come_again",
+        "host/test_rates.py::test_an_address_that_fails_too_often_is_slowed_down",
+    ),
+    ("Who is calling", "first-party pages"): (
+        "host/test_console.py::test_a_session_opens_rpc_for_our_own_pages_and_never_the_api",
+        "host/test_attack_callers.py::test_an_attack_is_refused_and_tells_nothing",
+    ),
     ("Who is calling", "forwarded host"): ("host/test_guard.py::test_forwarded_hosts_are_not_looked_at",),
     ("Who is calling", "foreign `Host`"): ("host/test_guard.py::test_any_other_host_is_misdirected",),
     ("Who is calling", "listening"): ("host/test_compatibility.py::test_an_hq_listens_on_the_loopback_interface",),
@@ -35,6 +43,16 @@ HELD_BY: Final[dict[tuple[str, str], tuple[str, ...]]] = {
         "host/test_ingress.py::test_the_window_is_five_minutes_both_ways",
         "host/test_ingress_attacks.py::test_a_recorded_call_is_refused_at_any_later_time",
     ),
+    ("Requests and answers", "a body over the limit"): (
+        "host/test_attack_http.py::test_a_hostile_request_gets_one_refusal_and_nothing_behind_it_is_answered",
+    ),
+    ("Requests and answers", "a long URL"): (
+        "host/test_attack_http.py::test_a_hostile_request_gets_one_refusal_and_nothing_behind_it_is_answered",
+    ),
+    ("Requests and answers", "the first event of a run"): (
+        "host/test_graceful_stop.py::test_a_request_can_be_followed_from_its_answer_to_its_run_and_its_log",
+    ),
+    ("Requests and answers", "request ids"): ("host/test_guard.py::test_a_request_keeps_its_own_id_when_that_is_one",),
     ("Requests and answers", "`GET /health`"): (
         "host/test_families.py::test_health_names_the_instance_and_ready_says_what_is_missing",
     ),

@@ -189,6 +189,11 @@ def test_each_request_leaves_one_access_line_without_secrets(guarded: Guarded, a
         "method": "POST",
         "family": "yes",
         "operation": None,
+        "route": None,
+        "address": "127.0.0.1",
+        "bytesIn": 0,
+        "bytesOut": 3,
+        "keyId": None,
         "status": 200,
         "caller": "unlabeled",
     }

@@ -19,6 +19,7 @@ from rawr.procedures.contract import Procedure
 from rawr.procedures.coordination import COORDINATION_PROCEDURES
 from rawr.procedures.openapi import openapi_document
 from rawr.procedures.schema_issues import schema_issues
+from rawr.security.policy import MATRIX, Evidence, Family
 
 if TYPE_CHECKING:
     from tests.host.conftest import Answer, Ask, Hosted
@@ -107,6 +108,13 @@ def test_the_scope_that_an_operation_names_opens_it_and_no_other(
         assert ask(hosted.app, method.upper(), target, headers=hosted.bearer(other)).status == 403
 
 
+def test_the_security_schemes_are_the_evidence_that_opens_the_family(document: dict[str, Any], path: str) -> None:
+    family = Family.ORPC if "orpc" in path else Family.WORKFLOWS
+    evidence = {row.evidence for row in MATRIX.values() if family in row.families}
+    assert evidence == {Evidence.API_KEY}
+    assert set(document["components"]["securitySchemes"]) == {"bearer"}
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_a_document_is_only_read_and_only_by_key_holders(hosted: Hosted, ask: Ask, path: str, method: str) -> None:
     assert ask(hosted.app, method, path, headers=hosted.bearer("orpc:*", "workflows:*")).status == 404
@@ -116,7 +124,7 @@ def test_a_document_is_only_read_and_only_by_key_holders(hosted: Hosted, ask: As
 
 def test_every_operation_documents_its_errors(document: dict[str, Any]) -> None:
     for method, _, item in operations(document):
-        always = {"200", "400", "401", "403", "500", "503"} | ({"408", "413"} if method == "post" else set())
+        always = {"200", "400", "401", "403", "429", "500", "503"} | ({"408", "413"} if method == "post" else set())
         assert always <= set(item["responses"])
         assert "WWW-Authenticate" in item["responses"]["401"]["headers"]
         assert "Retry-After" in item["responses"]["503"]["headers"]
@@ -149,7 +157,9 @@ def test_every_component_is_used(document: dict[str, Any]) -> None:
 
 def test_the_document_comes_from_the_contract_alone() -> None:
     def made(*procedures: Procedure) -> dict[str, Any]:
-        return openapi_document(procedures, title="t", server_url="http://x", scope_of=lambda known: known.name)
+        return openapi_document(
+            procedures, title="t", server_url="http://x", family=Family.ORPC, scope_of=lambda known: known.name
+        )
 
     assert made(*PROCEDURES) == made(*PROCEDURES)
     assert made(PROCEDURES[0])["paths"].keys() == {"/coordination/workflows"}

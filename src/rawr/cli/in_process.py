@@ -172,9 +172,9 @@ async def _open_host(
         config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, mode="embedded"))
     settings = host_settings(
         config,
-        port=None,
-        secrets=instance.layout.secrets,
+        root=instance.root,
         environ=invocation.environ,
+        host="127.0.0.1",  # nothing listens
         drain_s=DRAIN_S,
     )
     async with open_host(instance.root, instance.id, manifest, settings) as host:

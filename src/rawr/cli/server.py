@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -48,6 +49,18 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     pid: int
     instance_id: str
     started_at: str
+    certificate: str | msgspec.UnsetType = msgspec.UNSET
+    """The file with what it shows, when it speaks TLS."""
+
+    @classmethod
+    def of(cls, record: ServerRecord) -> Server:
+        return cls(
+            url=record.url,
+            pid=record.pid,
+            instance_id=record.instance_id,
+            started_at=record.started_at,
+            certificate=record.certificate or msgspec.UNSET,
+        )
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -67,7 +80,7 @@ def running_server(instance: Instance, *, wait_s: float = COMES_UP_S) -> Server 
     deadline_s = time.monotonic() + wait_s
     while run_lock_is_held(instance):
         if (record := _true_record(instance, run)) and _answers(record, instance):
-            return Server(url=record.url, pid=record.pid, instance_id=record.instance_id, started_at=record.started_at)
+            return Server.of(record)
         if time.monotonic() >= deadline_s:
             raise _stuck(instance, f"lives and gave no answer within {wait_s:g} s")
         time.sleep(POLL_S)
@@ -83,7 +96,15 @@ def require_server(instance: Instance) -> Server:
 
 
 def client_of(server: Server, instance: Instance, *, timeout_s: float = 30.0) -> HqClient:
-    return HqClient(server.url, SecretsFolder(instance.layout.secrets).cli_key(), timeout_s=timeout_s)
+    certificate = Path(server.certificate) if isinstance(server.certificate, str) else None
+    cli_key = SecretsFolder(instance.layout.secrets).cli_key()
+    return HqClient(server.url, cli_key, timeout_s=timeout_s, certificate=certificate)
+
+
+def asking(record: ServerRecord) -> HqClient:
+    """A client without a key, for what a server tells everybody about itself."""
+    certificate = None if record.certificate is None else Path(record.certificate)
+    return HqClient(record.url, "", timeout_s=ANSWER_TIMEOUT_S, certificate=certificate)
 
 
 def stop_server(invocation: Invocation, *, timeout_s: float) -> Stopped | None:
@@ -122,7 +143,7 @@ def _true_record(instance: Instance, run: RunFolder) -> ServerRecord | None:
 
 def _answers(record: ServerRecord, instance: Instance) -> bool:
     try:
-        answered = HqClient(record.url, "", timeout_s=ANSWER_TIMEOUT_S).health().get("instanceId")
+        answered = asking(record).health().get("instanceId")
     except (ServerNotRunningError, ServerTimeoutError):
         return False
     except ServerAnswerError:

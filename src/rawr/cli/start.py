@@ -21,6 +21,7 @@ from rawr.cli.server import (
     START_LOCK_S,
     Server,
     ServerOtherInstanceError,
+    asking,
     running_server,
 )
 from rawr.client.http import HqClient, ServerAnswerError, ServerNotRunningError, ServerTimeoutError
@@ -35,6 +36,19 @@ START_S: Final = 60.0
 LOG_BYTES_MAX: Final = 16 << 20
 LOG_TAIL_BYTES: Final = 64 << 10
 LOG_LINES_SHOWN: Final = 20
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server is to listen, as far as that is not left to the configuration."""
+
+    port: int | None = None
+    host: str | None = None
+    insecure_bind: bool = False
+
+    def arguments(self) -> list[str]:
+        port = [] if self.port is None else ["--port", str(self.port)]
+        host = [] if self.host is None else ["--host", self.host]
+        return [*port, *host, *(["--insecure-bind"] if self.insecure_bind else [])]
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +72,7 @@ class PortTakenError(RawrError):
     code = "PORT_IN_USE"
 
 
-def start_server(invocation: Invocation, *, port: int | None) -> Started:
+def start_server(invocation: Invocation, wanted: Wanted) -> Started:
     """Have a server of the instance running and ready; whether it had to be started.
 
     Raises:
@@ -73,12 +87,12 @@ def start_server(invocation: Invocation, *, port: int | None) -> Started:
             return Started(server=server, fresh=False)
         RunFolder(instance.layout.run).withdraw()  # what a server that was killed has left
         invocation.say(f"starting the server of {instance.root} ...")
-        return Started(server=_start(invocation, instance, port), fresh=True)
+        return Started(server=_start(invocation, instance, wanted), fresh=True)
 
 
-def _start(invocation: Invocation, instance: Instance, port: int | None) -> Server:
+def _start(invocation: Invocation, instance: Instance, wanted: Wanted) -> Server:
     log = _Log(instance.layout.server_log)
-    process = _spawn(instance, port, log)
+    process = _spawn(instance, wanted, log)
     try:
         server = _ready(process, instance, log)
     except BaseException:  # Ctrl-C included: a server that nobody waited for would be a surprise
@@ -90,13 +104,12 @@ def _start(invocation: Invocation, instance: Instance, port: int | None) -> Serv
     return server
 
 
-def _spawn(instance: Instance, port: int | None, log: _Log) -> subprocess.Popen[bytes]:
+def _spawn(instance: Instance, wanted: Wanted, log: _Log) -> subprocess.Popen[bytes]:
     # -P: what lies in the instance's folder must not be importable in place of the real modules.
-    given_port = [] if port is None else ["--port", str(port)]
     command = [sys.executable, "-P", "-m", "rawr", "serve", "--instance", str(instance.root), "--background"]
     with log.path.open("ab") as output:
         return subprocess.Popen(
-            [*command, *given_port],
+            [*command, *wanted.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -116,9 +129,7 @@ def _ready(process: subprocess.Popen[bytes], instance: Instance, log: _Log) -> S
         if record is not None and record.pid == process.pid:
             missing = _missing(record, instance)
             if missing is None:
-                return Server(
-                    url=record.url, pid=record.pid, instance_id=record.instance_id, started_at=record.started_at
-                )
+                return Server.of(record)
             reason = missing
         time.sleep(POLL_S)
     raise ServerStartError(
@@ -132,7 +143,7 @@ def _ready(process: subprocess.Popen[bytes], instance: Instance, log: _Log) -> S
 def _missing(record: ServerRecord, instance: Instance) -> str | None:
     """What keeps the server from being ready, or None."""
     try:
-        report = HqClient(record.url, "", timeout_s=ANSWER_TIMEOUT_S).ready()
+        report = asking(record).ready()
     except (ServerNotRunningError, ServerTimeoutError, ServerAnswerError) as error:
         return error.message
     if report.get("instanceId") != instance.id:

@@ -87,7 +87,12 @@ TABLE: Final = Table(
         ),
         ("token", "create"): Command("rawr.cli.commands.token:create", "Make an API key. It is shown once."),
         ("token", "list"): Command("rawr.cli.commands.token:list_", "List API keys, without their secrets."),
+        ("token", "rotate"): Command(
+            "rawr.cli.commands.token:rotate", "Give an API key a new secret. It is shown once."
+        ),
         ("token", "revoke"): Command("rawr.cli.commands.token:revoke", "Take an API key back at once."),
+        ("session", "list"): Command("rawr.cli.commands.session:list_", "List the sessions of the console."),
+        ("session", "revoke"): Command("rawr.cli.commands.session:revoke", "Sign out one session, or all."),
         ("gates", "run"): Command("rawr.gates.command:run", "Prove by driving it that this HQ behaves as it must."),
         ("gates", "list"): Command("rawr.gates.command:list_", "List the conformance gates and what they prove."),
         ("engine", "status"): Command(
@@ -136,7 +141,8 @@ TABLE: Final = Table(
         ("workflow", "coord"): "Coordination workflows: save, check, run and trace them.",
         ("plugins",): "Plugins of this HQ.",
         ("plugins", "web"): "Web plugins of this HQ: list, enable, disable.",
-        ("token",): "API keys for /api/orpc and /api/workflows.",
+        ("token",): "Keys for programs: make, list, rotate, revoke.",
+        ("session",): "Who is signed in to the console.",
         ("gates",): "Conformance gates of this HQ.",
         ("engine",): "The durable engine of this HQ: its runs, events and file.",
         ("state",): "What is enabled in this HQ, its history and its care.",

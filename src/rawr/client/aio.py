@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ from rawr.client.answers import (
     pause_before_retry_s,
 )
 from rawr.client.events import Event, EventReader
+from rawr.client.trust import trust_in
 from rawr.errors import RawrError
 from rawr.procedures.contract import Answer, Given, Operation, StreamOperation
 
@@ -30,7 +32,7 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class AsyncHqClient:
-    """Invokes operations at `base_url`. To be closed, as an `async with` does."""
+    """Invokes operations at `base_url`. To be closed, as an `async with` does. `certificate` as with `HqClient`."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class AsyncHqClient:
         cli_key: str,
         *,
         timeout_s: float = 30.0,
+        certificate: Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -49,6 +52,7 @@ class AsyncHqClient:
             headers={"authorization": f"Bearer {cli_key}", "content-type": "application/json"},
             timeout=timeout_s,
             transport=transport,
+            verify=True if certificate is None else trust_in(certificate),
             trust_env=False,
         )
 

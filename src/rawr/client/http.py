@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from rawr.client.answers import (
     pause_before_retry_s,
 )
 from rawr.client.events import Event, EventReader
+from rawr.client.trust import trust_in
 from rawr.errors import RawrError
 from rawr.procedures.contract import Answer, Given, Operation, StreamOperation
 from rawr.wire import JsonValue, MalformedJsonError, decode
@@ -34,7 +37,11 @@ T = TypeVar("T")
 
 
 class HqClient:
-    """Calls procedures at `base_url` (`http://127.0.0.1:3000`). Each call is one connection."""
+    """Calls procedures at `base_url` (`http://127.0.0.1:3000`). Each call is one connection.
+
+    With `certificate`, a PEM file, an https server is the right one when it holds the key of that certificate; without
+    one, when an authority of this machine's says so.
+    """
 
     def __init__(
         self,
@@ -42,12 +49,15 @@ class HqClient:
         cli_key: str,
         *,
         timeout_s: float = 30.0,
+        certificate: Path | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         address = urlsplit(base_url)
-        assert address.scheme == "http" and address.hostname, base_url  # noqa: PT018 - one thing: a usable address
+        assert address.scheme in ("http", "https") and address.hostname, base_url  # noqa: PT018 - a usable address
+        self._is_secure = address.scheme == "https"
+        self._certificate = certificate
         self._host = address.hostname
-        self._port = address.port or 80
+        self._port = address.port or (443 if self._is_secure else 80)
         self._headers = {"authorization": f"Bearer {cli_key}", "content-type": "application/json"}
         self._timeout_s = timeout_s
         self._pause = pause
@@ -130,7 +140,7 @@ class HqClient:
         self, method: str, path: str, body: bytes, headers: Mapping[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, its body to be read within the block; every fault of the connection as one of ours."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        connection = self._connection()
         try:
             connection.request(method, path, body=body or None, headers={**headers, "connection": "close"})
             yield connection.getresponse()
@@ -138,12 +148,20 @@ class HqClient:
             raise ServerTimeoutError(f"no answer from {self._address} within {self._timeout_s:g} s") from error
         except http.client.BadStatusLine as error:
             raise _unreachable_or_foreign(error, self._address) from error
+        except ssl.SSLError as error:
+            raise ServerAnswerError(f"what answers at {self._address} is not who it should be: {error}") from error
         except OSError as error:
             raise ServerNotRunningError(f"no HQ answers at {self._address}: {error}", fix="rawr up") from error
         except http.client.HTTPException as error:
             raise ServerAnswerError(f"what answers at {self._address} does not speak HTTP properly") from error
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._is_secure:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        context = ssl.create_default_context() if self._certificate is None else trust_in(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
 
 
 def _unreachable_or_foreign(error: http.client.BadStatusLine, address: str) -> RawrError:

@@ -153,10 +153,18 @@ class CoordinationService:
     async def validate_workflow(self, workflow_id: str) -> ValidationResult:
         return await asyncio.to_thread(_judged, await self.get_workflow(workflow_id))
 
-    async def queue_run(self, workflow_id: str, run_id: str | None = None, run_input: JsonValue = None) -> QueuedRun:
+    async def queue_run(
+        self,
+        workflow_id: str,
+        run_id: str | None = None,
+        run_input: JsonValue = None,
+        *,
+        correlation_id: str | None = None,
+    ) -> QueuedRun:
         """Start a run of the newest version, durably; the same run id and workflow give the same run.
 
-        An absent or null input is `{}`; any other is kept as given.
+        An absent or null input is `{}`; any other is kept as given. The `correlation_id` of the request that asks for
+        the run stands in the first event of its timeline, so that what is logged of both can be found together.
 
         Raises:
             InvalidWorkflowIdError, InvalidRunIdError, WorkflowNotFoundError, WorkflowInvalidError,
@@ -172,7 +180,7 @@ class CoordinationService:
             check_same_workflow(existing, queued)
             return QueuedRun(run=existing, event_ids=())
         await self._refuse_unrunnable(workflow)
-        created = await self._store.create_run(queued, _queued_fact(queued.started_at))
+        created = await self._store.create_run(queued, _queued_fact(queued.started_at, correlation_id))
         if not created.created:
             return QueuedRun(run=created.run, event_ids=())
         return await self._dispatched(created.run)
@@ -196,7 +204,7 @@ class CoordinationService:
         new = self._queued_run(workflow, self._run_ids.next(), {} if run_input is msgspec.UNSET else run_input)
         if old.status not in TERMINAL_STATUSES:
             await self._end_for(old, f"ended: it is run again as {new.run_id}")
-        fact = msgspec.structs.replace(_queued_fact(new.started_at), detail=fork_detail(fork))
+        fact = msgspec.structs.replace(_queued_fact(new.started_at, None), detail=fork_detail(fork))
         created = await self._store.create_run(new, fact, fork)
         return await self._dispatched(created.run)
 
@@ -422,10 +430,11 @@ def _new_run_id(text: str) -> RunId:
     return RunId(known)
 
 
-def _queued_fact(at: str) -> Fact:
+def _queued_fact(at: str, correlation_id: str | None) -> Fact:
+    asked_by = "" if correlation_id is None else f" (correlation {correlation_id})"
     return Fact(
         key="run.started/queued",
         type=EventType.RUN_STARTED,
         at=at,
-        detail="Coordination run queued for Inngest execution",
+        detail=f"Coordination run queued for Inngest execution{asked_by}",
     )

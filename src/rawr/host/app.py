@@ -41,6 +41,8 @@ class AppParts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
     name: str
+    route: str
+    """What the log says of a path below it, unless the family knows better."""
     covers: Callable[[str], bool]
     answer: Answer
 
@@ -53,6 +55,7 @@ def build_app(manifest: Manifest, settings: HostSettings, parts: AppParts, *, ac
 def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple[Mount, ...]:
     ingress = ingest.IngestFamily(
         parts.ingress,
+        parts.families.authority,
         keys=parts.signing_keys,
         mac=parts.mac,
         clock=parts.clock,
@@ -63,35 +66,40 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
     pages = console.ConsoleFamily(
         parts.console,
         manifest,
+        authority=parts.families.authority,
         instance_id=parts.instance_id,
         enabled_plugins=parts.enabled_plugins,
         clock=parts.clock,
     )
     return (
-        Mount(name="ingress", covers=_exactly(ingest.PATH), answer=ingress),
+        Mount(name="ingress", route=ingest.PATH, covers=_exactly(ingest.PATH), answer=ingress),
         Mount(
             name="workflows",
+            route=f"{workflows.PREFIX}/*",
             covers=_below(workflows.PREFIX),
             answer=workflows.WorkflowsFamily(manifest.capabilities, parts.families, base_url=parts.base_url),
         ),
         Mount(
             name="rpc",
+            route=f"{rpc.PREFIX}/*",
             covers=_at_or_below(rpc.PREFIX),
             answer=rpc.RpcFamily((*manifest.procedures, *manifest.streams), parts.families),
         ),
         Mount(
             name="orpc",
+            route=f"{openapi.PREFIX}/*",
             covers=_at_or_below(openapi.PREFIX),
             answer=openapi.OpenApiFamily(manifest.procedures, parts.families, base_url=parts.base_url),
         ),
         Mount(
             name="web-plugin",
+            route=f"{plugins_web.PREFIX}/*",
             covers=_below(plugins_web.PREFIX),
             answer=plugins_web.WebPluginFamily(manifest.web_mounts, parts.enabled_plugins),
         ),
-        Mount(name="health", covers=_exactly("/health"), answer=health.alive),
-        Mount(name="ready", covers=_exactly("/ready"), answer=health.ready),
-        Mount(name="console", covers=console.covers, answer=pages),
+        Mount(name="health", route="/health", covers=_exactly("/health"), answer=health.alive),
+        Mount(name="ready", route="/ready", covers=_exactly("/ready"), answer=health.ready),
+        Mount(name="console", route=f"{console.PREFIX}/*", covers=console.covers, answer=pages),
     )
 
 
@@ -105,6 +113,7 @@ class Router:
         for mount in self._mounts:
             if mount.covers(request.path):
                 request.notes.family = mount.name
+                request.notes.route = mount.route
                 return await mount.answer(request)
         return _no_such_path()
 

@@ -25,9 +25,6 @@ _LABELS: Final = {
     "third-party": CallerClass.EXTERNAL,
     "runtime-ingress": CallerClass.RUNTIME_INGRESS,
 }
-_ON_RPC: Final = frozenset(
-    {CallerClass.FIRST_PARTY, CallerClass.INTERNAL, CallerClass.TRUSTED_SERVICE, CallerClass.CLI}
-)
 
 
 def header_values(headers: Headers, name: bytes) -> list[bytes]:
@@ -64,6 +61,47 @@ def label_of(text: str | None) -> CallerClass | None:
     return None if text is None else _LABELS.get(text.strip().lower(), CallerClass.UNLABELED)
 
 
-def label_keeps_rpc(label: CallerClass | None) -> bool:
-    """Whether a caller with the right secret stays on `/rpc` under its own label: a label can only narrow."""
-    return label is None or label in _ON_RPC
+def gives_bearer(headers: Headers) -> bool:
+    """Whether there is a bearer credential of any kind. Who gives one is not looked for by a cookie."""
+    return any(value.lower().startswith(b"bearer") for value in header_values(headers, b"authorization"))
+
+
+def session_cookie(port: int) -> str:
+    """The name of the cookie of the server on this port: cookies of one host name do not know ports."""
+    return f"rawr_session_{port}"
+
+
+def cookie_values(headers: Headers, name: str) -> list[str]:
+    """Every value of the cookie. Another server on this machine can add some, so there may be several."""
+    pairs = (
+        pair.strip().partition("=")
+        for header in header_values(headers, b"cookie")
+        for pair in header.decode("latin-1").split(";")
+    )
+    return [value for given, _, value in pairs if given == name and value]
+
+
+def comes_from_elsewhere(headers: Headers, *, scheme: str) -> bool:
+    """Whether a page that is not ours sends this. A program that is no browser says nothing, and is believed."""
+    origins = header_values(headers, b"origin")
+    if origins and [origin.lower() for origin in origins] != [_own_origin(headers, scheme)]:
+        return True
+    # Another port of this machine is `same-site`, and another site all the same.
+    return not all(site in (b"same-origin", b"none") for site in header_values(headers, b"sec-fetch-site"))
+
+
+def comes_from_our_page(headers: Headers, *, scheme: str) -> bool:
+    """Whether a browser says that a page of ours sends this. Needed wherever a cookie is what lets a caller in."""
+    if comes_from_elsewhere(headers, scheme=scheme):
+        return False
+    return bool(header_values(headers, b"origin")) or b"same-origin" in header_values(headers, b"sec-fetch-site")
+
+
+def sends_json(headers: Headers) -> bool:
+    content_type = header_text(headers, b"content-type") or ""
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _own_origin(headers: Headers, scheme: str) -> bytes | None:
+    host = header_text(headers, b"host")
+    return None if host is None else f"{scheme}://{host}".lower().encode("latin-1")

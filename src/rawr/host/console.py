@@ -1,7 +1,7 @@
 """`/console/`: pages for a person, who gets in by a login code and stays in by a session cookie.
 
 Everything is read-only but signing in and out. A page asks the same service that the procedure families ask, and
-each of its parts may fail alone. The session opens pages and nothing else: `/rpc` and `/api` do not know it.
+each of its parts may fail alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -21,15 +21,16 @@ from rawr.coordination.model import Run, Workflow
 from rawr.coordination.ports import RunNotFoundError
 from rawr.coordination.service import CoordinationService, InvalidRunIdError
 from rawr.errors import BadInputError, RawrError
-from rawr.host.auth import header_values
-from rawr.host.dispatch import CredentialsUnavailableError, answered
-from rawr.host.errors import ErrorBody, error_body
+from rawr.host.auth import cookie_values, sends_json, session_cookie
+from rawr.host.authority import Authority, CredentialsUnavailableError
+from rawr.host.dispatch import answered
+from rawr.host.errors import ErrorBody, error_body, json_required, too_many_requests
 from rawr.host.plugins_web import EnabledPlugins
 from rawr.host.request import Request
-from rawr.host.responses import HeaderPairs, Response, json_response
+from rawr.host.responses import HeaderPairs, Response, after, json_response
 from rawr.hq import Manifest, WebMount
 from rawr.ids import InstanceId
-from rawr.security.policy import CallerClass
+from rawr.security.policy import Decision, Family, Verdict
 from rawr.security.sessions import LoginCodes, Sessions
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ RUNS_SHOWN: Final = 20
 LOGIN_BODY_BYTES: Final = 4096
 LOGIN_BODY_S: Final = 10.0
 
-SECURITY_HEADERS: Final[HeaderPairs] = (
+PROTECTION: Final[HeaderPairs] = (
+    (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
         (
@@ -60,9 +62,8 @@ SECURITY_HEADERS: Final[HeaderPairs] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-"""On every answer. `x-content-type-options` is on every answer of the host already."""
+"""On every answer of the console, in place of what the other answers have."""
 
-_NO_STORE: Final = (b"cache-control", b"no-store")
 _HTML: Final = b"text/html; charset=utf-8"
 _RUN: Final = re.compile(r"/console/runs/([A-Za-z0-9][A-Za-z0-9._-]{0,127})\Z")
 
@@ -94,24 +95,23 @@ class ConsoleFamily:
         parts: ConsoleParts,
         manifest: Manifest,
         *,
+        authority: Authority,
         instance_id: InstanceId,
         enabled_plugins: EnabledPlugins,
         clock: Clock,
     ) -> None:
         self._parts = parts
         self._manifest = manifest
+        self._authority = authority
         self._instance_id = instance_id
         self._enabled_plugins = enabled_plugins
         self._clock = clock
-        self._cookie = f"rawr_session_{parts.port}"
+        self._cookie = session_cookie(parts.port)
         self._pages: Pages | None = None
 
     async def __call__(self, request: Request) -> Response:
         work = self._safe_read(request) if request.method in ("GET", "HEAD") else self._safe_write(request)
-        response = await work
-        cached = any(name == b"cache-control" for name, _ in response.headers)
-        extra = SECURITY_HEADERS if cached else (*SECURITY_HEADERS, _NO_STORE)
-        return msgspec.structs.replace(response, headers=(*response.headers, *extra))
+        return msgspec.structs.replace(await work, protection=PROTECTION)
 
     async def _safe_read(self, request: Request) -> Response:
         try:
@@ -132,17 +132,20 @@ class ConsoleFamily:
             return await self._page(LoginView(next_path=next_path(request.query)))
         if path in ("/", PREFIX):
             return _see_other(HOME)
-        if not self._is_signed_in(request):
-            return _see_other(f"{LOGIN}?next={path}" if _is_page(path) else LOGIN)
-        return await self._signed_in(request)
+        decision = await self._authority.decision(request, Family.CONSOLE)
+        if decision.is_admitted:
+            return await self._signed_in(request)
+        if decision.verdict is Verdict.TOO_MANY:
+            return await self._too_many(decision)
+        return _see_other(f"{LOGIN}?next={path}" if _is_page(path) else LOGIN)
 
     async def _signed_in(self, request: Request) -> Response:
-        request.notes.caller_class = CallerClass.FIRST_PARTY
         if request.path == HOME:
             request.notes.operation = "overview"
             return await self._page(await self._overview())
         if run_id := _RUN.match(request.path):
             request.notes.operation = "run"
+            request.notes.route = f"{PREFIX}/runs/{{runId}}"
             return await self._page(await self._run(run_id[1]))
         return await self._not_found()
 
@@ -152,43 +155,43 @@ class ConsoleFamily:
     async def _write(self, request: Request) -> Response:
         if request.method != "POST" or request.path not in (LOGIN, LOGOUT):
             return _wrong_method(_ALLOWED.get(request.path, b"GET, HEAD"))
-        if not _is_same_origin(request):
-            return _refused(ErrorBody(code="FORBIDDEN", status=403, message="the request comes from another site"))
         request.notes.operation = request.path.removeprefix(f"{PREFIX}/")
-        return await self._log_in(request) if request.path == LOGIN else self._log_out(request)
+        return await (self._log_in(request) if request.path == LOGIN else self._log_out(request))
 
     async def _log_in(self, request: Request) -> Response:
-        if (request.header(b"content-type") or "").partition(";")[0].strip().lower() != "application/json":
-            # A form of another site could be sent without asking; JSON cannot.
-            message = "the body must be application/json"
-            return _refused(ErrorBody(code="UNSUPPORTED_MEDIA_TYPE", status=415, message=message))
+        if not sends_json(request.headers):
+            return _refused(json_required())
         code = _code_in(await request.body(limit_bytes=LOGIN_BODY_BYTES, timeout_s=LOGIN_BODY_S))
-        if not await self._redeemed(code):
-            message = "This link was used already, or is older than five minutes. Get a new one from the terminal:"
-            return _refused(ErrorBody(code="UNAUTHORIZED", status=401, message=message))
-        self._end_sessions(request)
-        cookie = f"{self._cookie}={self._parts.sessions.open()}; Path=/; HttpOnly; SameSite=Strict"
-        return json_response({"ok": True}, headers=((b"set-cookie", cookie.encode()),))
+        if not await self._kept(lambda: self._parts.login_codes.redeem(code)):
+            wait_s = self._authority.wait_after_failure_s(request)
+            return after(wait_s, _refused(too_many_requests())) if wait_s else _refused(_code_refused())
+        await self._end_sessions(request)
+        made = await self._kept(self._parts.sessions.open)
+        return json_response({"ok": True}, headers=(self._set_cookie(request, made.secret),))
 
-    async def _redeemed(self, code: str) -> bool:
+    async def _log_out(self, request: Request) -> Response:
+        await self._end_sessions(request)
+        return _see_other(LOGIN, self._set_cookie(request, "", "Max-Age=0"))
+
+    def _set_cookie(self, request: Request, value: str, *more: str) -> tuple[bytes, bytes]:
+        # Over plain HTTP a browser would not take a cookie that is only for TLS.
+        secure = ("Secure",) if request.scheme == "https" else ()
+        parts = (f"{self._cookie}={value}", "Path=/", "HttpOnly", "SameSite=Strict", *secure, *more)
+        return (b"set-cookie", "; ".join(parts).encode())
+
+    async def _end_sessions(self, request: Request) -> None:
+        given = cookie_values(request.headers, self._cookie)
+        if given:
+            await self._kept(lambda: self._parts.sessions.close(given))
+
+    async def _kept(self, work: Callable[[], T]) -> T:
+        """What `work` makes of the files of codes and sessions, which callers are told nothing of."""
         try:
-            return await asyncio.to_thread(self._parts.login_codes.redeem, code)
+            return await asyncio.to_thread(work)
         except RawrError as error:
-            _log.error("login codes cannot be read: %s: %s", error.code, error.message)
-            message = "the login codes of this HQ cannot be read; its log says why"
+            _log.error("login codes or sessions cannot be used: %s: %s", error.code, error.message)
+            message = "the sessions of this HQ cannot be read or written; its log says why"
             raise CredentialsUnavailableError(message) from error
-
-    def _log_out(self, request: Request) -> Response:
-        self._end_sessions(request)
-        cookie = f"{self._cookie}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
-        return _see_other(LOGIN, (b"set-cookie", cookie.encode()))
-
-    def _is_signed_in(self, request: Request) -> bool:
-        return any(self._parts.sessions.holds(secret) for secret in _cookies(request, self._cookie))
-
-    def _end_sessions(self, request: Request) -> None:
-        for secret in _cookies(request, self._cookie):
-            self._parts.sessions.close(secret)
 
     async def _overview(self) -> OverviewView:
         coordination = self._parts.coordination
@@ -227,6 +230,11 @@ class ConsoleFamily:
             _log.warning("workflow %s of run %s: %s", run.workflow_id, run.run_id, error.message)
             return None
         return workflow if workflow.version == run.workflow_version else None
+
+    async def _too_many(self, decision: Decision) -> Response:
+        message = f"Too many requests without a session. Come again in {decision.retry_after_s} seconds."
+        view = ProblemView(heading="Not now", message=message)
+        return after(decision.retry_after_s, await self._page(view, status=429))
 
     async def _not_found(self) -> Response:
         message = "This HQ has no such page, or no such run."
@@ -273,24 +281,9 @@ def _is_page(path: str) -> bool:
     return path == HOME or _RUN.match(path) is not None
 
 
-def _is_same_origin(request: Request) -> bool:
-    """Whether a page of ours, or a program that is no browser, sends this."""
-    host = request.header(b"host")
-    origins = header_values(request.headers, b"origin")
-    if origins and (host is None or [origin.lower() for origin in origins] != [f"http://{host}".lower().encode()]):
-        return False
-    # Another port of this machine is `same-site`, and another site all the same.
-    return all(site in (b"same-origin", b"none") for site in header_values(request.headers, b"sec-fetch-site"))
-
-
-def _cookies(request: Request, name: str) -> list[str]:
-    """Every value of the cookie. Another server on this machine can add some, so there may be several."""
-    pairs = (
-        pair.strip().partition("=")
-        for header in header_values(request.headers, b"cookie")
-        for pair in header.decode("latin-1").split(";")
-    )
-    return [value for given, _, value in pairs if given == name and value]
+def _code_refused() -> ErrorBody:
+    message = "This link was used already, or is older than five minutes. Get a new one from the terminal:"
+    return ErrorBody(code="UNAUTHORIZED", status=401, message=message)
 
 
 def _code_in(body: bytes) -> str:

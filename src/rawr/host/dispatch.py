@@ -1,4 +1,4 @@
-"""What the families share: matching paths, reading input, calling a procedure, authenticating API keys.
+"""What the families share: matching paths, reading input, calling a procedure, refusing who is not let in.
 
 Two dialects meet here: `/rpc` puts everything into an envelope, the OpenAPI families use plain JSON, path
 parameters and query strings. Neither parses anything before the caller has been let in.
@@ -6,47 +6,34 @@ parameters and query strings. Neither parses anything before the caller has been
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
-from rawr.errors import BadInputError, RawrError
-from rawr.host.auth import bearer_secret
+from rawr.errors import BadInputError
+from rawr.host.authority import Authority, admitted
 from rawr.host.bracket_notation import parse_bracketed
-from rawr.host.errors import ErrorBody, error_body, scope_missing, unauthorized
+from rawr.host.errors import ErrorBody, error_body, scope_missing, too_many_requests, unauthorized
 from rawr.host.multipart import parse_multipart
 from rawr.host.orpc_codec import Envelope
 from rawr.host.orpc_values import plain
-from rawr.host.request import Request
-from rawr.host.responses import Response, json_response, not_found, plain_error
+from rawr.host.request import BodyPace, Request
+from rawr.host.responses import Response, after, json_response, not_found, plain_error
 from rawr.host.settings import Limits
 from rawr.host.streams import OpenStreams
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
 from rawr.procedures.invoke import check_input, input_refused, invoke
 from rawr.procedures.schema_issues import SchemaIssue
-from rawr.security.policy import Caller, Family, allows, scope_name
+from rawr.security.policy import Caller, Decision, Family, Verdict, scope_name
 from rawr.wire import JsonValue, decode, encode
-
-_log: Final = logging.getLogger("rawr.host")
 
 FIELDS_MAX: Final = 10_000
 
 _ESCAPES: Final = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*\Z")
-
-
-class CredentialCheck(Protocol):
-    """Telling right secrets from wrong ones, in constant time."""
-
-    def is_cli_key(self, secret: str) -> bool: ...
-
-    async def token_caller(self, secret: str) -> Caller | None:
-        """Who holds this API key, or None when no valid key is this one."""
-        ...
 
 
 ContextSource = Callable[[Request, Caller], Context]
@@ -55,13 +42,19 @@ ContextSource = Callable[[Request, Caller], Context]
 class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     """What every procedure family is built from."""
 
-    credentials: CredentialCheck
+    authority: Authority
     context: ContextSource
     limits: Limits
     streams: OpenStreams
 
     async def read(self, request: Request) -> bytes:
-        return await request.body(limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s)
+        return await request.body(
+            limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s, pace=body_pace(self.limits)
+        )
+
+
+def body_pace(limits: Limits) -> BodyPace:
+    return BodyPace(bytes_per_s=limits.body_bytes_per_s, grace_s=limits.head_s)
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,31 +91,40 @@ async def published_answer(
     family: Family,
     find: Callable[[], Match | None],
 ) -> Response:
-    """Answer a call of a published family: authenticate, then route, then check the scope, then run."""
+    """Answer a call of a published family: decide, then route, then check the scope, then run."""
     return await answered(_published(request, deps, family, find), plain_error)
 
 
 async def _published(request: Request, deps: FamilyDeps, family: Family, find: Callable[[], Match | None]) -> Response:
-    caller = await api_caller(request, deps)
-    if caller is None:
-        return plain_error(unauthorized())
+    decision = await deps.authority.decision(request, family)
+    if not decision.is_admitted:
+        return _refused(decision)
     match = find()
     if match is None:
         return not_found()
-    if not allows(caller.scopes, family, match.part):
+    if not decision.opens(match.part):
         return plain_error(scope_missing(scope_name(family, match.part)))
     request.notes.operation = match.procedure.rpc_path
+    request.notes.route = f"/api/{family.value}{match.procedure.path}"
     data = await _published_data(request, deps)
     given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
     value = plain_input(match.procedure.input_type, given)
-    return json_response(await invoke(match.procedure, deps.context(request, caller), value))
+    return json_response(await invoke(match.procedure, deps.context(request, admitted(request)), value))
+
+
+def _refused(decision: Decision) -> Response:
+    if decision.verdict is Verdict.TOO_MANY:
+        return after(decision.retry_after_s, plain_error(too_many_requests()))
+    # Whatever was wrong with a key: outside it is as if there were none.
+    return plain_error(unauthorized())
 
 
 class PublishedDocuments:
     """OpenAPI documents by path, for any API key: no scope is needed to know what there is."""
 
-    def __init__(self, documents: Mapping[str, JsonValue], deps: FamilyDeps) -> None:
+    def __init__(self, documents: Mapping[str, JsonValue], deps: FamilyDeps, *, family: Family) -> None:
         self._deps = deps
+        self._family = family
         self._responses = {
             path: Response(
                 status=200,
@@ -140,29 +142,8 @@ class PublishedDocuments:
         return await answered(self._answer(request), plain_error)
 
     async def _answer(self, request: Request) -> Response:
-        caller = await api_caller(request, self._deps)
-        return plain_error(unauthorized()) if caller is None else self._responses[request.path]
-
-
-class CredentialsUnavailableError(RawrError):
-    """The API keys cannot be trusted or read. Callers are not told where they are kept."""
-
-    code = "CREDENTIALS_UNAVAILABLE"
-
-
-async def api_caller(request: Request, deps: FamilyDeps) -> Caller | None:
-    """The holder of the request's API key. Claims in other headers are not looked at."""
-    secret = bearer_secret(request.headers)
-    if secret is None:
-        return None
-    try:
-        caller = await deps.credentials.token_caller(secret)
-    except RawrError as error:
-        _log.error("API keys cannot be read: %s: %s", error.code, error.message)
-        raise CredentialsUnavailableError("the API keys of this HQ cannot be read; its log says why") from error
-    if caller is not None:
-        request.notes.caller_class = caller.caller_class
-    return caller
+        decision = await self._deps.authority.decision(request, self._family)
+        return self._responses[request.path] if decision.is_admitted else _refused(decision)
 
 
 async def answered(work: Awaitable[Response], render: Callable[[ErrorBody], Response]) -> Response:
@@ -196,7 +177,8 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     if not content_type or content_type.startswith("application/json"):
         return Envelope(value=decode(body)) if body else Envelope()
     if content_type.startswith("application/x-www-form-urlencoded"):
-        return Envelope(value=parse_bracketed(query_pairs(body.decode("utf-8", "replace"))))
+        pairs = query_pairs(body.decode("utf-8", "replace"), most=deps.limits.fields)
+        return Envelope(value=parse_bracketed(pairs))
     if content_type.startswith("text/plain"):
         return Envelope(value=body.decode("utf-8", "replace"))
     if content_type.startswith("multipart/form-data"):
@@ -205,11 +187,11 @@ async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     return Envelope(value={})
 
 
-def query_pairs(query: str) -> list[tuple[str, str]]:
+def query_pairs(query: str, *, most: int = FIELDS_MAX) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=most)
     except ValueError as error:
-        raise BadInputError(f"more than {FIELDS_MAX} fields") from error
+        raise BadInputError(f"more than {most} fields") from error
 
 
 def _merged(params: Mapping[str, str], data: JsonValue | msgspec.UnsetType) -> JsonValue | msgspec.UnsetType:

@@ -35,6 +35,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "RUN_ID_CONFLICT": 409,
     "WORKFLOW_VERSION_CONFLICT": 409,
     "PAYLOAD_TOO_LARGE": 413,
+    "TOO_MANY_REQUESTS": 429,
     "CLIENT_CLOSED_REQUEST": 499,
     "INTERNAL_SERVER_ERROR": 500,
     "CREDENTIALS_UNAVAILABLE": 503,
@@ -46,6 +47,7 @@ STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "STORAGE_READ_ONLY": 503,
     "DATABASE_BUSY": 503,
     "STORAGE_FAILED": 503,
+    "GATEWAY_TIMEOUT": 504,
 }
 
 
@@ -91,3 +93,13 @@ def unauthorized() -> ErrorBody:
 
 def scope_missing(needed: str) -> ErrorBody:
     return ErrorBody(code="FORBIDDEN", status=403, message=f"this API key does not have the scope {needed}")
+
+
+def too_many_requests() -> ErrorBody:
+    message = "too many requests; the header Retry-After says how many seconds to wait"
+    return ErrorBody(code="TOO_MANY_REQUESTS", status=429, message=message)
+
+
+def json_required() -> ErrorBody:
+    """A form of another site could be sent without asking; JSON cannot."""
+    return ErrorBody(code="UNSUPPORTED_MEDIA_TYPE", status=415, message="the body must be application/json")

@@ -1,30 +1,37 @@
 """The gate in front of every family, as plain ASGI: what no request may be, whoever sends it.
 
-It refuses websockets, a missing, doubled or foreign Host header, oversized headers and ambiguous lengths; it
-names every request, and writes one access line for each. It knows no credentials and no routes.
+It names every request, refuses what `refusals` says, keeps the number of requests at work within the limits, and
+writes one access line for each. It knows no credentials and no routes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from rawr.clock import Clock, UlidSource
-from rawr.host.auth import Headers, header_text, header_values
+from rawr.host.admission import Admission, Turn
+from rawr.host.auth import Headers
 from rawr.host.errors import ErrorBody
-from rawr.host.request import AccessNotes, Receive, Request, Scope, Send
-from rawr.host.responses import ByteStream, Response, plain_error, text_response
+from rawr.host.patience import GivenUpError, Patience
+from rawr.host.peers import Peer, TrustedProxies
+from rawr.host.refusals import CLOSE, INGRESS_PATH, Fields, Head, Refusals, fields_of, has_body, in_dialect_of
+from rawr.host.request import CURRENT_REQUEST, AccessNotes, Receive, Request, Scope, Send
+from rawr.host.responses import NO_STORE, ByteStream, Response
 from rawr.host.settings import HostSettings
+from rawr.ids import is_request_id
 from rawr.wire import iso_from_ms
 
 _log: Final = logging.getLogger("rawr.host")
 
-_HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::[0-9]{1,5})?\Z")
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
+ALIVE_PATH: Final = "/health"
+"""Answered as long as the process can answer at all."""
 
 Answer = Callable[[Request], Awaitable[Response]]
 AccessLog = Callable[[Mapping[str, object]], None]
@@ -35,11 +42,23 @@ class Guard:
 
     def __init__(self, answer: Answer, settings: HostSettings, *, clock: Clock, access_log: AccessLog) -> None:
         self._answer = answer
-        self._settings = settings
-        self._hosts = settings.allowed_hosts
+        self._handler_s = settings.limits.handler_s
+        self._patience = Patience(settings.limits.handler_s)
+        self._refusals = Refusals(settings)
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._admission = Admission(settings.limits)
         self._clock = clock
-        self._ids = UlidSource(clock)
+        self._started = UlidSource(clock).next()
+        self._numbers = itertools.count(1)
         self._access_log = access_log
+
+    def stop(self) -> None:
+        """Let no request in any more, but for the engine's own and for who asks whether we are alive."""
+        self._admission.is_closed = True
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        await self._admission.idle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -51,119 +70,189 @@ class Guard:
                 raise AssertionError(f"not an HTTP server: {scope['type']}")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        request = self._request(scope, receive)
-        response = refusal(request, self._settings, self._hosts) or await self._safe_answer(request)
+        started_s = time.perf_counter()
+        head = self._head(scope)
+        request = self._request(head, scope, receive)
+        outer = CURRENT_REQUEST.set(request)
+        sending = _Sending(request, send)
         try:
-            await _send(response, request, send)
+            await self._respond(head, request, sending)
         finally:
-            self._access_log(self._access_line(request, response.status, started))
+            CURRENT_REQUEST.reset(outer)
+            self._access_log(self._access_line(request, sending, started_s))
 
-    async def _safe_answer(self, request: Request) -> Response:
+    async def _respond(self, head: Head, request: Request, sending: _Sending) -> None:
+        response = self._refusals.of(head)
+        if response is None and not request.address:
+            response = await self._answered(request)  # the engine's, which counts its calls itself
+        elif response is None and (response := self._no_turn(head)) is None:
+            try:
+                # Only the beginning of a stream counts: streams have a limit of their own.
+                response = await self._answered(request)
+                if response.stream is None:
+                    await sending.whole(response)
+                    return
+            finally:
+                self._admission.leave(request.address)
+        await sending.whole(response)
+
+    def _no_turn(self, head: Head) -> Response | None:
+        """Why the request cannot be answered now. None when it may be; then it has taken a place."""
+        if self._admission.is_closed and head.path != ALIVE_PATH:
+            return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server is stopping", headers=CLOSE)
+        match self._admission.enter(head.peer.address):
+            case Turn.GRANTED:
+                return None
+            case Turn.HOST_IS_BUSY:
+                return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server has as many requests as it may have")
+            case Turn.ADDRESS_IS_BUSY:
+                return _not_now(head, 429, "TOO_MANY_REQUESTS", "your address has as many requests as it may have")
+
+    async def _answered(self, request: Request) -> Response:
         try:
-            return await self._answer(request)
+            if request.path == INGRESS_PATH:  # calls of the engine last as long as desks work
+                return await self._answer(request)
+            return await self._patience.with_(self._answer(request))
+        except GivenUpError:
+            return self._too_slow(request)
         except Exception:  # noqa: BLE001 - logged with its trace
             # Families turn their own faults into answers; what arrives here broke outside of them.
             _log.exception("request %s failed outside of its family", request.request_id)
-            return plain_error(ErrorBody(code="INTERNAL_SERVER_ERROR", status=500, message="Internal server error"))
+            broken = ErrorBody(code="INTERNAL_SERVER_ERROR", status=500, message="Internal server error")
+            return in_dialect_of(request.path, broken)
 
-    def _request(self, scope: Scope, receive: Receive) -> Request:
-        headers: Headers = tuple(scope["headers"])
+    def _too_slow(self, request: Request) -> Response:
+        _log.error("%s took longer than %g s and was given up", request.notes.route, self._handler_s)
+        message = f"no answer within {self._handler_s:g} s; what was asked for may have happened all the same"
+        given_up = ErrorBody(code="GATEWAY_TIMEOUT", status=504, message=message)
+        return msgspec.structs.replace(in_dialect_of(request.path, given_up), headers=CLOSE)
+
+    def _head(self, scope: Scope) -> Head:
+        headers: Headers = scope["headers"]
+        fields, size = fields_of(headers)
+        client = scope.get("client")
+        peer = Peer(address=client[0] if client else "", scheme=scope["scheme"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        request_id = _given_id(headers, b"x-request-id") or self._ids.next()
-        return Request(
+        return Head(
             method=scope["method"],
             path=raw_path.partition(b"?")[0].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=headers,
+            http_version=scope.get("http_version", "1.1"),
+            fields=fields,
+            header_count=len(headers),
+            header_bytes=size,
+            peer=self._proxies.caller(peer, fields) if self._proxies and client else peer,
+        )
+
+    def _request(self, head: Head, scope: Scope, receive: Receive) -> Request:
+        request_id = _given_id(head.fields, b"x-request-id") or f"{self._started}-{next(self._numbers)}"
+        return Request(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            headers=tuple(scope["headers"]),
             request_id=request_id,
-            correlation_id=_given_id(headers, b"x-correlation-id") or request_id,
+            correlation_id=_given_id(head.fields, b"x-correlation-id") or request_id,
+            address=head.peer.address,
+            scheme=head.peer.scheme,
             receive=receive,
             notes=AccessNotes(),
         )
 
-    def _access_line(self, request: Request, status: int, started: float) -> dict[str, object]:
+    def _access_line(self, request: Request, sending: _Sending, started_s: float) -> dict[str, object]:
         """What the log keeps of a request. Paths, queries, headers and bodies may hold secrets and stay out."""
-        elapsed_s = time.perf_counter() - started
+        elapsed_s = time.perf_counter() - started_s
+        notes = request.notes
         return {
             "ts": iso_from_ms(self._clock.now_ms()),
             "requestId": request.request_id,
             "correlationId": request.correlation_id,
+            "address": request.address,
             "method": request.method,
-            "family": request.notes.family,
-            "operation": request.notes.operation,
-            "status": status,
+            "family": notes.family,
+            "operation": notes.operation,
+            "route": notes.route,
+            "status": sending.status,
             "durationMs": round(elapsed_s * 1000, 2),
-            "caller": request.notes.caller_class.value,
+            "bytesIn": notes.bytes_in,
+            "bytesOut": sending.bytes_out,
+            "caller": notes.caller_class.value,
+            "keyId": notes.key_id,
         }
 
 
-def refusal(request: Request, settings: HostSettings, hosts: frozenset[str]) -> Response | None:
-    """Why this request goes no further, or None when it may."""
-    limits = settings.limits
-    size = sum(len(name) + len(value) for name, value in request.headers)
-    if len(request.headers) > limits.header_count or size > limits.header_bytes:
-        return text_response(431, "request header fields too large", headers=((b"connection", b"close"),))
-    if not _is_for_us(request.headers, hosts):
-        return text_response(421, "misdirected request")
-    lengths = header_values(request.headers, b"content-length")
-    has_chunks = bool(header_values(request.headers, b"transfer-encoding"))
-    if len(lengths) > 1 or (lengths and has_chunks):
-        return text_response(400, "ambiguous request length", headers=((b"connection", b"close"),))
-    return None
+def _given_id(fields: Fields, name: bytes) -> str | None:
+    given = fields.get(name)
+    if given is None:
+        return None
+    text = given.decode("latin-1").strip()
+    return text if is_request_id(text) else None
 
 
-def _is_for_us(headers: Headers, hosts: frozenset[str]) -> bool:
-    """Whether the one Host header names us. Forwarded headers are not looked at: anybody can send them."""
-    given = header_values(headers, b"host")
-    match = _HOST.match(given[0]) if len(given) == 1 else None
-    return match is not None and (match[1] or match[2]).decode().lower() in hosts
+def _not_now(
+    head: Head, status: int, code: str, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Response:
+    response = in_dialect_of(head.path, ErrorBody(code=code, status=status, message=message))
+    close = headers or (CLOSE if has_body(head) else ())
+    return msgspec.structs.replace(response, headers=(*response.headers, *close))
 
 
-def _given_id(headers: Headers, name: bytes) -> str | None:
-    text = header_text(headers, name)
-    return text if text is not None and _REQUEST_ID.match(text) is not None else None
+class _Sending:
+    """One answer on its way out, and what the log will say of it."""
+
+    def __init__(self, request: Request, send: Send) -> None:
+        self._request = request
+        self._send = send
+        self.status = 0
+        """0 as long as nothing was sent."""
+        self.bytes_out = 0
+
+    async def whole(self, response: Response) -> None:
+        self.status = response.status
+        await self._send(
+            {"type": "http.response.start", "status": response.status, "headers": _headers(response, self._request)}
+        )
+        if response.stream is not None:
+            await self._stream(response.stream)
+            return
+        body = b"" if self._request.method == "HEAD" else response.body
+        self.bytes_out = len(body)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, stream: ByteStream) -> None:
+        """Everything the stream gives, until it ends or the caller is gone, which sending alone would not notice."""
+        sending = asyncio.create_task(self._pieces(stream))
+        gone = asyncio.create_task(_gone(self._request))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            has_ended = sending.done()
+            sending.cancel()
+            gone.cancel()
+            await asyncio.wait({sending, gone})
+            await stream.aclose()
+        if has_ended:
+            await sending  # for its fault, if it had one
+
+    async def _pieces(self, stream: ByteStream) -> None:
+        if self._request.method != "HEAD":
+            async for piece in stream:
+                self.bytes_out += len(piece)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
 
 
-async def _send(response: Response, request: Request, send: Send) -> None:
-    length = () if response.stream is not None else ((b"content-length", str(len(response.body)).encode()),)
-    headers = [
-        (b"content-type", response.content_type),
-        *length,
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-request-id", request.request_id.encode()),
-        (b"x-correlation-id", request.correlation_id.encode()),
-        *response.headers,
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    if response.stream is not None:
-        await _send_stream(response.stream, request, send)
-        return
-    body = b"" if request.method == "HEAD" else response.body
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_stream(stream: ByteStream, request: Request, send: Send) -> None:
-    """Everything the stream gives, until it ends or the caller is gone. Sending alone would not notice the latter."""
-    sending = asyncio.create_task(_send_pieces(stream, request, send))
-    gone = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        has_ended = sending.done()
-        sending.cancel()
-        gone.cancel()
-        await asyncio.wait({sending, gone})
-        await stream.aclose()
-    if has_ended:
-        await sending  # for its fault, if it had one
-
-
-async def _send_pieces(stream: ByteStream, request: Request, send: Send) -> None:
-    if request.method != "HEAD":
-        async for piece in stream:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+def _headers(response: Response, request: Request) -> list[tuple[bytes, bytes]]:
+    headers = [(b"content-type", response.content_type)]
+    if response.stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    headers += response.protection
+    headers.append((b"x-request-id", request.request_id.encode()))
+    headers.append((b"x-correlation-id", request.correlation_id.encode()))
+    if not any(name == b"cache-control" for name, _ in response.headers):
+        headers.append(NO_STORE)
+    headers += response.headers
+    return headers
 
 
 async def _gone(request: Request) -> None:

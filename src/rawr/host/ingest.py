@@ -11,7 +11,9 @@ from typing import Final
 
 from rawr.clock import Clock
 from rawr.execution.ports import Ingress, IngressRequest, IngressResponse
-from rawr.host.dispatch import answered
+from rawr.host.authority import Authority
+from rawr.host.dispatch import answered, body_pace
+from rawr.host.errors import too_many_requests
 from rawr.host.ingress import (
     METHODS,
     Mac,
@@ -24,11 +26,14 @@ from rawr.host.ingress import (
 )
 from rawr.host.replay import SeenSignatures
 from rawr.host.request import Request
-from rawr.host.responses import Response, forbidden, plain_error
+from rawr.host.responses import Response, after, forbidden, plain_error
 from rawr.host.settings import Limits
-from rawr.security.policy import CallerClass
+from rawr.security.policy import Caller, CallerClass, Family, PrincipalKind, Unproven, Verdict
 
 PATH: Final = "/api/inngest"
+
+_RUNTIME: Final = Caller(caller_class=CallerClass.RUNTIME_INGRESS, principal=PrincipalKind.SERVICE)
+_UNSIGNED: Final = Unproven(reason="")
 
 # Set by whoever sends the answer, not by who made it.
 _OURS: Final = frozenset({"connection", "content-length", "content-type", "date", "server", "transfer-encoding"})
@@ -36,9 +41,18 @@ _OURS: Final = frozenset({"connection", "content-length", "content-type", "date"
 
 class IngestFamily:
     def __init__(
-        self, ingress: Ingress, *, keys: Sequence[str], mac: Mac, clock: Clock, limits: Limits, base_url: str
+        self,
+        ingress: Ingress,
+        authority: Authority,
+        *,
+        keys: Sequence[str],
+        mac: Mac,
+        clock: Clock,
+        limits: Limits,
+        base_url: str,
     ) -> None:
         self._ingress = ingress
+        self._authority = authority
         self._keys = tuple(keys)
         self._mac = mac
         self._clock = clock
@@ -50,17 +64,30 @@ class IngestFamily:
         return await answered(self._run(request), plain_error)
 
     async def _run(self, request: Request) -> Response:
+        verified = await self._verified(request)
+        found = _UNSIGNED if verified is None else _RUNTIME
+        decision = self._authority.decide(request, Family.INGRESS, found)
+        if decision.verdict is Verdict.TOO_MANY:
+            return after(decision.retry_after_s, plain_error(too_many_requests()))
+        if verified is None or not decision.is_admitted:
+            return forbidden()
+        return _response(await self._ingress.handle(verified))
+
+    async def _verified(self, request: Request) -> IngressRequest | None:
+        """The call, if it is signed as it must be. Its body is read only when the signature is fresh."""
         query = query_fields(request.query)
         signature = self._fresh_signature(request)
         if query is None or signature is None:
-            return forbidden()  # without reading the body
-        body = await request.body(limit_bytes=self._limits.ingress_body_bytes, timeout_s=self._limits.body_s)
-        if not is_signed(signature, body, self._keys, mac=self._mac):
-            return forbidden()
-        if not self._seen.first_use(signature, now_s=self._now_s()):
-            return forbidden()
-        request.notes.caller_class = CallerClass.RUNTIME_INGRESS
-        return _response(await self._ingress.handle(self._verified(request, query, body)))
+            return None
+        body = await request.body(
+            limit_bytes=self._limits.ingress_body_bytes,
+            timeout_s=self._limits.body_s,
+            pace=body_pace(self._limits),
+        )
+        is_ours = is_signed(signature, body, self._keys, mac=self._mac)
+        if not is_ours or not self._seen.first_use(signature, now_s=self._now_s()):
+            return None
+        return self._call(request, query, body)
 
     def _fresh_signature(self, request: Request) -> Signature | None:
         if request.method not in METHODS or has_repeated_header(request.headers):
@@ -72,7 +99,7 @@ class IngestFamily:
     def _now_s(self) -> int:
         return self._clock.now_ms() // 1000
 
-    def _verified(self, request: Request, query: Mapping[str, str], body: bytes) -> IngressRequest:
+    def _call(self, request: Request, query: Mapping[str, str], body: bytes) -> IngressRequest:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
         if "inngest-signature" in headers:
             headers["x-inngest-signature"] = headers.pop("inngest-signature")

@@ -22,7 +22,9 @@ class OpenApiFamily:
         known = tuple(procedures)
         self._table = OpenApiTable(known, part_of=_part)
         self._deps = deps
-        self._documents = PublishedDocuments({DOCUMENT_PATH: document(known, base_url=base_url)}, deps)
+        self._documents = PublishedDocuments(
+            {DOCUMENT_PATH: document(known, base_url=base_url)}, deps, family=Family.ORPC
+        )
 
     async def __call__(self, request: Request) -> Response:
         if self._documents.cover(request):
@@ -41,6 +43,7 @@ def document(procedures: Iterable[Procedure], *, base_url: str) -> dict[str, Jso
         procedures,
         title=TITLE,
         server_url=base_url + PREFIX,
+        family=Family.ORPC,
         scope_of=lambda procedure: scope_name(Family.ORPC, _part(procedure)),
     )
 

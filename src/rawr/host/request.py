@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 import msgspec
 
 from rawr.errors import BadInputError, RawrError
 from rawr.host.auth import Headers, header_text
+from rawr.procedures.markers import Marks
 from rawr.security.policy import CallerClass
 
 Scope = MutableMapping[str, Any]
@@ -36,12 +38,25 @@ class ClientGoneError(BadInputError):
     code = "CLIENT_CLOSED_REQUEST"
 
 
+class BodyPace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a body must arrive at least, on average, and how long that does not count yet."""
+
+    bytes_per_s: int
+    grace_s: float
+
+
 class AccessNotes(msgspec.Struct, kw_only=True):
     """What a family learns about a request while it answers; the access log reads it afterwards."""
 
     family: str = "none"
     caller_class: CallerClass = CallerClass.UNLABELED
     operation: str | None = None
+    key_id: str | None = None
+    """Which API key it was, never the key."""
+    route: str | None = None
+    """The path with the names of its parameters in place of what they are."""
+    bytes_in: int = 0
+    """Of the body, as far as it was read."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,14 +67,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers
     request_id: str
     correlation_id: str
+    address: str
+    """The caller's, as far as it can be known; empty for a call from within this process."""
+    scheme: str
     receive: Receive
     notes: AccessNotes
+    marks: Marks = msgspec.field(default_factory=Marks)
+
+    def __repr__(self) -> str:
+        return f"Request({self.request_id})"  # paths, queries and headers hold secrets
 
     def header(self, name: bytes) -> str | None:
         return header_text(self.headers, name)
 
-    async def body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+    async def body(self, *, limit_bytes: int, timeout_s: float, pace: BodyPace | None = None) -> bytes:
         """The whole body. Call it once, and only after the caller has been let in.
+
+        It has `timeout_s` to arrive, and must not fall behind its pace: a caller who sends a byte now and then does
+        not keep its place for long.
 
         Raises:
             PayloadTooLargeError: as soon as the body is known to be longer than `limit_bytes`.
@@ -69,12 +94,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
             raise _too_large(limit_bytes)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._received(limit_bytes)
+            async with asyncio.timeout(timeout_s if pace is None else min(timeout_s, pace.grace_s)) as patience:
+                return await self._received(limit_bytes, _Deadline(patience, timeout_s, pace))
         except TimeoutError as error:
-            raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s") from error
+            raise BodyTimeoutError(f"the request body did not arrive within {timeout_s:g} s, or too slowly") from error
 
-    async def _received(self, limit_bytes: int) -> bytes:
+    async def _received(self, limit_bytes: int, deadline: _Deadline) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -83,11 +108,32 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
                 raise ClientGoneError("the caller closed the connection before its body was complete")
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
+            self.notes.bytes_in = size
             if size > limit_bytes:
                 raise _too_large(limit_bytes)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
+            deadline.earned_by(size)
+
+
+class _Deadline:
+    """Moves away as a body arrives, up to the end of its whole time."""
+
+    def __init__(self, patience: asyncio.Timeout, timeout_s: float, pace: BodyPace | None) -> None:
+        self._patience = patience
+        self._timeout_s = timeout_s
+        self._pace = pace
+        self._begun_s = asyncio.get_running_loop().time()
+
+    def earned_by(self, size: int) -> None:
+        if self._pace is not None:
+            earned_s = self._pace.grace_s + size / self._pace.bytes_per_s
+            self._patience.reschedule(self._begun_s + min(self._timeout_s, earned_s))
+
+
+CURRENT_REQUEST: Final[ContextVar[Request | None]] = ContextVar("rawr_request", default=None)
+"""The request that the running task answers, for what is logged and begun on its behalf. Each task has its own."""
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLargeError:

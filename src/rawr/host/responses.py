@@ -17,6 +17,15 @@ TEXT: Final = b"text/plain;charset=utf-8"
 
 HeaderPairs = tuple[tuple[bytes, bytes], ...]
 
+PROTECTION: Final[HeaderPairs] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What a browser must not do with an answer that is data. Pages have their own."""
+NO_STORE: Final = (b"cache-control", b"no-store")
+
 
 class ByteStream(Protocol):
     """Pieces of a body as they come. To be closed, however many were taken."""
@@ -31,6 +40,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     content_type: bytes
     body: bytes
     headers: HeaderPairs = ()
+    protection: HeaderPairs = PROTECTION
     stream: ByteStream | None = None
     """What follows `body`, without an end in sight."""
 
@@ -58,7 +68,7 @@ def enveloped(value: object, protocol: RpcProtocol = RpcProtocol.V1) -> Response
 
 def enveloped_error(error: ErrorBody, protocol: RpcProtocol = RpcProtocol.V1) -> Response:
     body = encode_envelope(error_in(error, protocol), protocol)
-    return Response(status=error.status, content_type=JSON, body=body, headers=_advice(error))
+    return Response(status=error.status, content_type=JSON, body=body, headers=advice(error))
 
 
 def error_in(error: ErrorBody, protocol: RpcProtocol) -> ErrorBody | ErrorOfV2:
@@ -68,7 +78,13 @@ def error_in(error: ErrorBody, protocol: RpcProtocol) -> ErrorBody | ErrorOfV2:
 
 
 def plain_error(error: ErrorBody) -> Response:
-    return json_response(error, status=error.status, headers=_advice(error))
+    return json_response(error, status=error.status, headers=advice(error))
+
+
+def after(seconds: int, response: Response) -> Response:
+    """The response, and when to come again."""
+    others = (pair for pair in response.headers if pair[0] != b"retry-after")
+    return msgspec.structs.replace(response, headers=(*others, (b"retry-after", str(seconds).encode())))
 
 
 def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
@@ -76,11 +92,14 @@ def event_stream(stream: ByteStream, *, status: int = 200) -> Response:
 
 
 def streamed(stream: ByteStream, content_type: bytes, *, status: int) -> Response:
-    headers = ((b"cache-control", b"no-store"),)
-    return Response(status=status, content_type=content_type, body=b"", headers=headers, stream=stream)
+    return Response(status=status, content_type=content_type, body=b"", headers=_UNBUFFERED, stream=stream)
 
 
-def _advice(error: ErrorBody) -> HeaderPairs:
+_UNBUFFERED: Final = ((b"x-accel-buffering", b"no"),)
+"""A proxy in front of us passes events on as they come."""
+
+
+def advice(error: ErrorBody) -> HeaderPairs:
     """What a client should do about the error, in headers."""
     match error.status:
         case 401:
@@ -88,7 +107,7 @@ def _advice(error: ErrorBody) -> HeaderPairs:
         case 408 | 413:
             # The rest of a body that was refused half-way must not be read as the next request.
             return ((b"connection", b"close"),)
-        case 503:
+        case 429 | 503:
             return ((b"retry-after", b"1"),)
         case _:
             return ()

@@ -15,14 +15,16 @@ from typing import Any, Final
 import msgspec
 
 from rawr.host import rpc_batch, rpc_batch_v2
-from rawr.host.auth import bearer_secret, label_keeps_rpc, label_of, surface_label
+from rawr.host.auth import label_of, sends_json
+from rawr.host.authority import CredentialsUnavailableError, admitted, decided
 from rawr.host.dispatch import FamilyDeps, plain_input
-from rawr.host.errors import ErrorBody, error_body
+from rawr.host.errors import ErrorBody, error_body, json_required, scope_missing, too_many_requests
 from rawr.host.event_stream import EventStream, frame
 from rawr.host.orpc_codec import Envelope, encode_envelope, envelope_of
 from rawr.host.request import Request
 from rawr.host.responses import (
     Response,
+    after,
     enveloped,
     enveloped_error,
     error_in,
@@ -36,12 +38,11 @@ from rawr.host.rpc_input import last_of, query_input, read_input
 from rawr.host.rpc_protocol import AmbiguousProtocolError, RpcProtocol, asked_protocol
 from rawr.procedures.contract import Procedure, ProcedureFailedError, StreamEvent, StreamProcedure
 from rawr.procedures.invoke import invoke, open_stream
-from rawr.security.policy import Caller, CallerClass, PrincipalKind
+from rawr.security.policy import CallerClass, Decision, Family, Verdict, opens, scope_name
 from rawr.wire import MalformedJsonError, decode, encode
 
 PREFIX: Final = "/rpc"
 
-_CLI: Final = Caller(caller_class=CallerClass.CLI, principal=PrincipalKind.PERSON)
 _NOT_FOUND: Final = ErrorBody(code="NOT_FOUND", status=404, message="No procedure matched")
 _FORBIDDEN: Final = ErrorBody(code="FORBIDDEN", status=403, message="Forbidden")
 _NO_STREAMS: Final = ErrorBody(
@@ -57,14 +58,19 @@ class RpcFamily:
         self._deps = deps
 
     async def __call__(self, request: Request) -> Response:
-        if not self._admits(request):
-            return forbidden()
-        request.notes.caller_class = _CLI.caller_class
+        try:
+            decision = await self._deps.authority.decision(request, Family.RPC)
+        except CredentialsUnavailableError as error:
+            return enveloped_error(error_body(error))
         try:
             asked = asked_protocol(request.headers)
         except AmbiguousProtocolError as error:
-            return enveloped_error(error_body(error))
+            # Only who is let in is told.
+            return _refusal(request, decision, RpcProtocol.V1) or enveloped_error(error_body(error))
         protocol = asked or RpcProtocol.V1
+        refusal = _refusal(request, decision, protocol)
+        if refusal is not None:
+            return refusal
         mode = request.header(protocol.batch_header)
         if mode is not None:
             request.notes.operation = "batch"
@@ -73,14 +79,10 @@ class RpcFamily:
         if procedure is None:
             return not_found() if protocol is RpcProtocol.V1 else enveloped_error(_NOT_FOUND, protocol)
         request.notes.operation = procedure.rpc_path
+        request.notes.route = f"{PREFIX}/{procedure.rpc_path}"
         return await self._answer(
             request, procedure, request.method, partial(read_input, request, self._deps, asked), asked
         )
-
-    def _admits(self, request: Request) -> bool:
-        secret = bearer_secret(request.headers)
-        is_ours = secret is not None and self._deps.credentials.is_cli_key(secret)
-        return is_ours and label_keeps_rpc(surface_label(request.headers))
 
     async def _answer(
         self,
@@ -93,6 +95,8 @@ class RpcFamily:
         """The answer in the protocol that was asked for, or else in the one that the input turns out to speak."""
         protocol = asked or RpcProtocol.V1
         try:
+            if not decided(request).opens(procedure.namespace):
+                return enveloped_error(scope_missing(scope_name(Family.RPC, procedure.namespace)), protocol)
             envelope = await given()
             protocol = envelope.protocol
             return await self._call(request, procedure, method, envelope)
@@ -106,7 +110,7 @@ class RpcFamily:
             # After decoding and before validation, as oRPC does it.
             raise ProcedureFailedError("METHOD_NOT_SUPPORTED", 405, "Method Not Supported")
         value = plain_input(procedure.input_type, envelope)
-        context = self._deps.context(request, _CLI)
+        context = self._deps.context(request, admitted(request))
         if isinstance(procedure, Procedure):
             return enveloped(await invoke(procedure, context, value), envelope.protocol)
         events = self._deps.streams.opened(await open_stream(procedure, context, value))
@@ -154,7 +158,8 @@ class RpcFamily:
 
     async def _item_answer(self, request: Request, item: BatchItem, protocol: RpcProtocol) -> Response:
         is_v1 = protocol is RpcProtocol.V1
-        if not label_keeps_rpc(label_of(item.label)):
+        label = label_of(item.label)
+        if label is not None and not opens(label, Family.RPC):
             return forbidden() if is_v1 else enveloped_error(_FORBIDDEN, protocol)
         procedure = self._table.get(item.path.removesuffix("/"))
         if procedure is None:
@@ -162,6 +167,19 @@ class RpcFamily:
         if isinstance(procedure, StreamProcedure):
             return rpc_batch.stream_refused() if is_v1 else enveloped_error(_NO_STREAMS, protocol)
         return await self._answer(request, procedure, item.method, partial(_item_input, item, protocol), protocol)
+
+
+def _refusal(request: Request, decision: Decision, protocol: RpcProtocol) -> Response | None:
+    """Why a request goes no further than the decision on it."""
+    if decision.verdict is Verdict.TOO_MANY:
+        return after(decision.retry_after_s, enveloped_error(too_many_requests(), protocol))
+    if not decision.is_admitted:
+        return forbidden()
+    # A cookie comes along with whatever a browser sends. What it sends without asking us is never JSON.
+    is_session = admitted(request).caller_class is CallerClass.FIRST_PARTY
+    if is_session and request.method != "GET" and not sends_json(request.headers):
+        return enveloped_error(json_required(), protocol)
+    return None
 
 
 def _event_stream(events: Any, ping_s: float, protocol: RpcProtocol) -> EventStream:

@@ -37,6 +37,8 @@ class ServerRecord(Wire, frozen=True, kw_only=True):
     url: str
     instance_id: InstanceId
     started_at: str
+    certificate: str | None = None
+    """The file that holds what the server shows, when it speaks TLS. Who calls it trusts this one and no other."""
 
 
 class RunFolder:

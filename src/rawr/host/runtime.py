@@ -32,21 +32,27 @@ from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.app import AppParts, build_app
 from rawr.host.asgi_call import PATH, asgi_call
+from rawr.host.auth import session_cookie
+from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
 from rawr.host.guard import AccessLog, Guard
-from rawr.host.request import Request
+from rawr.host.last_used_writer import last_used_written
+from rawr.host.request import CURRENT_REQUEST, Request
 from rawr.host.settings import HostSettings
 from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest, PluginFault
 from rawr.ids import EventId, InstanceId
 from rawr.procedures.context import Context
-from rawr.security.credentials import SecretsFolder, TokenVerifier, same_secret
+from rawr.security.credentials import SecretsFolder
+from rawr.security.keyring import Keyring
 from rawr.security.policy import Caller
-from rawr.security.sessions import LoginCodes, Sessions
+from rawr.security.rates import Rate
+from rawr.security.sessions import LoginCodes
 from rawr.state.aio import AsyncRepoState
 from rawr.state.model import RepoState
 from rawr.state.store import RepoStateStore
+from rawr.wire import JsonValue
 
 READY_TIMEOUT_S: Final = 2.0
 
@@ -97,6 +103,11 @@ async def open_host(
         store = await asyncio.to_thread(SqliteCoordinationStore, place.file("coordination.sqlite"), place.clock)
         stack.push_async_callback(asyncio.to_thread, store.close)
         keys = await asyncio.to_thread(_Keys.of, place)
+        if port is not None:
+            # A browser that was signed in at the server before is not signed in at this one, nor after it.
+            await asyncio.to_thread(keys.ring.sessions.end_all)
+            stack.push_async_callback(asyncio.to_thread, keys.ring.sessions.end_all)
+        await stack.enter_async_context(last_used_written(keys.ring.last_used))
         engine_calls = _InProcessCalls()
         engine = await _engine(place, keys, engine_calls, code_of(manifest, store))
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
@@ -146,21 +157,18 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Keys(msgspec.Struct, frozen=True, kw_only=True):
-    cli: str
     engine: str
-    tokens: TokenVerifier
+    ring: Keyring
 
     @classmethod
     def of(cls, place: _Place) -> _Keys:
         folder = SecretsFolder(place.file("secrets"))
-        tokens = TokenVerifier(folder.tokens_path(), place.clock)
-        return cls(cli=folder.cli_key(), engine=folder.engine_key(), tokens=tokens)
+        folder.cli_key()  # there, and to be trusted, before anything is opened
+        rate = Rate(per_minute=place.settings.rates.key_per_minute)
+        return cls(engine=folder.engine_key(), ring=Keyring(folder, place.clock, key_rate=rate))
 
-    def is_cli_key(self, secret: str) -> bool:
-        return same_secret(secret, self.cli)
-
-    async def token_caller(self, secret: str) -> Caller | None:
-        return await asyncio.to_thread(self.tokens.caller, secret)
+    def __repr__(self) -> str:
+        return "_Keys(...)"  # never into a log
 
 
 class _Engine(EventSink, Protocol):
@@ -185,13 +193,22 @@ class _InProcessCalls:
 
 
 class EngineDispatcher:
-    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once."""
+    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once.
+
+    The event says which request it comes from, when it is handed over while that is answered.
+    """
 
     def __init__(self, sink: EventSink) -> None:
         self._sink = sink
 
     async def dispatch(self, run: Run) -> Sequence[EventId]:
-        data = {"runId": run.run_id, "workflowId": run.workflow_id, "workflowVersion": run.workflow_version}
+        data: dict[str, JsonValue] = {
+            "runId": run.run_id,
+            "workflowId": run.workflow_id,
+            "workflowVersion": run.workflow_version,
+        }
+        if (request := CURRENT_REQUEST.get()) is not None:
+            data |= {"requestId": request.request_id, "correlationId": request.correlation_id}
         event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
         return [EventId(event_id) for event_id in await self._sink.send([event])]
 
@@ -300,7 +317,9 @@ def _app_parts(
         instance_id=place.instance_id,
         base_url=place.base_url,
         families=FamilyDeps(
-            credentials=keys,
+            authority=Authority(
+                keys.ring, cookie=session_cookie(place.port), rates=place.settings.rates, clock=place.clock
+            ),
             context=context,
             limits=place.settings.limits,
             streams=OpenStreams(place.settings.limits.streams),
@@ -323,7 +342,7 @@ def _app_parts(
             port=place.port,
             coordination=service,
             login_codes=LoginCodes(SecretsFolder(place.file("secrets")).login_codes_path(), place.clock),
-            sessions=Sessions(place.clock),
+            sessions=keys.ring.sessions,
         ),
         clock=place.clock,
     )

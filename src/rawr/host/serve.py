@@ -1,7 +1,8 @@
 """The server process of an instance: one at a time, on a socket that is bound before anything else is opened.
 
-It ends on SIGTERM or SIGINT, after the calls that are under way, and never waits for them longer than the
-limits say. The only importer of uvicorn.
+SIGTERM or SIGINT lets it finish the requests that are under way, for as long as the limits say, and refuse new
+ones; a second signal ends it at once. SIGHUP opens the access log anew and reads the certificate again. With
+`connection` the only importer of uvicorn.
 """
 
 from __future__ import annotations
@@ -13,25 +14,35 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import uvicorn
 
-from rawr.clock import SystemClock
+from rawr.clock import Clock, SystemClock
 from rawr.errors import RawrError
+from rawr.host import connection, tls
+from rawr.host.json_log import logging_to
+from rawr.host.log_writer import Descriptor, LineWriter, RotatingFile
+from rawr.host.refused_connections import RefusedConnections
 from rawr.host.run_folder import RunFolder, ServerRecord
 from rawr.host.runtime import Host, open_host
 from rawr.host.settings import HostSettings
-from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest
 from rawr.ids import InstanceId
+from rawr.instance.layout import InstanceLayout
+from rawr.storage.faults import storage_fault
 from rawr.wire import encode, iso_from_ms
 
 BACKLOG: Final = 512
+CLOSING_S: Final = 2
+"""How long the last bytes of streams and answers may take, once a stopping server has nothing else to do."""
+
+_log: Final = logging.getLogger("rawr.host")
 
 
 class PortInUseError(RawrError):
@@ -47,20 +58,46 @@ class ListenError(RawrError):
 def serve(root: Path, instance_id: InstanceId, manifest: Manifest, settings: HostSettings) -> None:
     """Serve the instance until SIGTERM or SIGINT, then finish what is under way and return.
 
-    Logs go to stderr as JSON lines.
+    Logs go to stderr as JSON lines; what was asked goes to `.rawr/logs/access.jsonl`.
 
     Raises:
-        ServerAlreadyRunningError, PortInUseError, ListenError, and what `open_host` raises.
+        ServerAlreadyRunningError, PortInUseError, ListenError, TlsFilesError, and what `open_host` raises.
     """
-    _log_as_json_lines()
-    served = _Served(root=root, instance_id=instance_id, manifest=manifest, settings=settings)
-    run = RunFolder(root / ".rawr" / "run")
-    with (
-        run.held(),
-        bound_socket(settings.bind_host, settings.port) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
+    clock = SystemClock()
+    with contextlib.ExitStack() as stack:
+        log = LineWriter(Descriptor(sys.stderr.fileno()), clock)
+        stack.callback(log.close)
+        stack.enter_context(logging_to(log))
+        context = None if settings.tls is None else tls.server_context(settings.tls)
+        run = RunFolder(root / ".rawr" / "run")
+        stack.enter_context(run.held())
+        listener = stack.enter_context(bound_socket(settings.bind_host, settings.port))
+        access_log = LineWriter(_access_file(InstanceLayout(root).access_log), clock)
+        stack.callback(access_log.close)
+        served = _Served(
+            root=root,
+            instance_id=instance_id,
+            manifest=manifest,
+            settings=settings,
+            clock=clock,
+            tls=context,
+            log=log,
+            access_log=access_log,
+        )
+        if settings.is_exposed:
+            _log.warning(
+                "listening on %s without TLS: every key and answer can be read and changed on the way",
+                settings.bind_host,
+            )
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
         runner.run(_serve_until_stopped(served, run, listener))
+
+
+def _access_file(path: Path) -> RotatingFile:
+    try:
+        return RotatingFile(path)
+    except OSError as error:
+        raise storage_fault(path, "open the access log", error) from error
 
 
 @contextlib.contextmanager
@@ -98,77 +135,117 @@ class _Served(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: InstanceId
     manifest: Manifest
     settings: HostSettings
+    clock: Clock
+    tls: ssl.SSLContext | None
+    log: LineWriter
+    access_log: LineWriter
+
+    def record(self, url: str) -> ServerRecord:
+        return ServerRecord(
+            pid=os.getpid(),
+            url=url,
+            instance_id=self.instance_id,
+            started_at=iso_from_ms(self.clock.now_ms()),
+            certificate=None if self.settings.tls is None else str(self.settings.tls.certificate.resolve()),
+        )
+
+    def renew(self) -> None:
+        """What SIGHUP asks for."""
+        self.access_log.reopen()
+        if self.tls is not None and self.settings.tls is not None:
+            try:
+                tls.reload(self.tls, self.settings.tls)
+            except tls.TlsFilesError as error:
+                _log.error("the certificate stays as it was: %s", error.message)
+            else:
+                _log.info("the certificate was read again")
 
 
 async def _serve_until_stopped(served: _Served, run: RunFolder, listener: socket.socket) -> None:
-    clock = SystemClock()
-    async with _stop_signals() as stop:
+    async with _signals(served.renew) as stop:
         host_life = open_host(
             served.root,
             served.instance_id,
             served.manifest,
             served.settings,
             port=listener.getsockname()[1],
-            clock=clock,
-            access_log=_write_line,
+            clock=served.clock,
+            access_log=lambda line: served.access_log(encode(line)),
         )
         async with host_life as host:
-            record = ServerRecord(
-                pid=os.getpid(),
-                url=host.local_url,
-                instance_id=served.instance_id,
-                started_at=iso_from_ms(clock.now_ms()),
-            )
+            record = await asyncio.to_thread(served.record, host.local_url)
             if not stop.is_set():
-                await _serve_http(host, listener, stop, announce=lambda: run.announce(record), withdraw=run.withdraw)
+                try:
+                    await _serve_http(served, host, listener, stop, announce=lambda: run.announce(record))
+                finally:
+                    await asyncio.to_thread(run.withdraw)
 
 
 async def _serve_http(
+    served: _Served,
     host: Host,
     listener: socket.socket,
     stop: asyncio.Event,
-    *,
     announce: Callable[[], None],
-    withdraw: Callable[[], None],
 ) -> None:
-    server = _Server(_config(host), on_started=announce)
-    stopping = asyncio.create_task(_stop_when_told(server, host.streams, stop))
+    def started() -> None:
+        served.log.flush()  # who waits for the record reads the warnings then
+        announce()
+
+    server = _Server(_config(served, host), host, on_started=started)
+    stopping = asyncio.create_task(_stop_when_told(server, host, stop))
     try:
         await server.serve(sockets=[listener])
     finally:
         stopping.cancel()
-        await asyncio.to_thread(withdraw)
 
 
 class _Server(uvicorn.Server):
     """Announces itself when it answers, and leaves signals to us: its own way of ending kills the process."""
 
-    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, host: Host, *, on_started: Callable[[], None]) -> None:
         super().__init__(config)
+        self._host = host
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         await asyncio.to_thread(self._on_started)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way, and tell everybody else that we stop; only then close."""
+        drain_s = self._host.settings.limits.drain_s
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._host.app.idle()
+        except TimeoutError:
+            _log.warning("some requests were not answered within %g s and are given up", drain_s)
+        await super().shutdown(sockets=sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _config(host: Host) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(served: _Served, host: Host) -> uvicorn.Config:
+    limits = served.settings.limits
+    door = connection.Door(limits, RefusedConnections(served.clock, lambda line: served.access_log(encode(line))))
+    config = uvicorn.Config(
         host.app,
+        http=connection.protocol(door),  # type: ignore[arg-type] # a maker of connections, as their class is
         lifespan="off",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # anybody can send forwarded headers
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=max(1, round(host.settings.limits.drain_s)),
+        proxy_headers=False,  # anybody can send forwarded headers; the guard knows whom to believe
+        timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type] # goes to call_later
+        timeout_graceful_shutdown=CLOSING_S,
         backlog=BACKLOG,
     )
+    config.load()
+    config.ssl = served.tls
+    return config
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -176,47 +253,34 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
-async def _stop_when_told(server: uvicorn.Server, streams: OpenStreams, stop: asyncio.Event) -> None:
+async def _stop_when_told(server: uvicorn.Server, host: Host, stop: asyncio.Event) -> None:
     await stop.wait()
-    streams.stop()
+    _log.info("stopping; another signal ends this at once")
+    host.app.stop()
+    for kept in list(server.server_state.connections):
+        kept.shutdown()
+    host.streams.stop()
     server.should_exit = True
 
 
 @contextlib.asynccontextmanager
-async def _stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set, for as long as the block lasts."""
+async def _signals(renew: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, for as long as the block lasts. The second of them kills."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+
+    def stop_once() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop_once)
+    if not sys.stderr.isatty():  # a terminal that is closed says so by SIGHUP as well, and ends us
+        loop.add_signal_handler(signal.SIGHUP, renew)
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
-
-
-class _JsonLines(logging.Formatter):
-    """Every log record as one JSON object on one line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": iso_from_ms(int(record.created * 1000)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return encode(line).decode()
-
-
-def _log_as_json_lines() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def _write_line(line: Mapping[str, object]) -> None:
-    sys.stderr.write(encode(line).decode() + "\n")
-    sys.stderr.flush()

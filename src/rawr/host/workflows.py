@@ -26,7 +26,7 @@ class WorkflowsFamily:
         known = tuple(capabilities)
         self._tables = {capability.path_prefix: _table(capability) for capability in known}
         self._deps = deps
-        self._documents = PublishedDocuments(_documents(known, base_url), deps)
+        self._documents = PublishedDocuments(_documents(known, base_url), deps, family=Family.WORKFLOWS)
 
     async def __call__(self, request: Request) -> Response:
         if self._documents.cover(request):
@@ -54,6 +54,7 @@ def document(capabilities: Sequence[Capability], *, base_url: str) -> dict[str, 
         _procedures(capabilities),
         title=TITLE,
         server_url=base_url + PREFIX,
+        family=Family.WORKFLOWS,
         scope_of=lambda procedure: scopes[procedure.rpc_path],
     )
 

@@ -54,6 +54,10 @@ class InstanceLayout(msgspec.Struct, frozen=True):
         return self.logs / "server.log"
 
     @property
+    def access_log(self) -> Path:
+        return self.logs / "access.jsonl"
+
+    @property
     def cli_log(self) -> Path:
         return self.logs / "cli.log"
 

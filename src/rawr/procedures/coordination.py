@@ -79,6 +79,7 @@ async def queue_run(context: Context, given: QueueRunInput) -> QueueRunOutput:
         given.workflow_id,
         None if given.run_id is msgspec.UNSET else given.run_id,
         None if given.input is msgspec.UNSET else given.input,
+        correlation_id=context.correlation_id,
     )
     return QueueRunOutput(run=queued.run, event_ids=queued.event_ids)
 

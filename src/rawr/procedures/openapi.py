@@ -6,35 +6,49 @@ The server's URL carries the family's prefix, so that `servers[0].url + path` is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from rawr.procedures.contract import Procedure, ProcedureError
 from rawr.procedures.openapi_errors import REF, error_name, error_responses, error_schema, errors_of
+from rawr.security.policy import Evidence, Family, evidence_for
 from rawr.wire import JsonValue
 
 TITLE: Final = "RAWR HQ ORPC API"
 VERSION: Final = "1.0.0"
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z]+)\}")
-_BEARER: Final[dict[str, JsonValue]] = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "An API key of this HQ, made by `rawr token create`. An operation names the scope that it needs.",
+_SCHEMES: Final[Mapping[Evidence, tuple[str, dict[str, JsonValue]]]] = {
+    Evidence.API_KEY: (
+        "bearer",
+        {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key of this HQ, made by `rawr token create`. "
+            "An operation names the scope that it needs.",
+        },
+    ),
 }
+"""How each evidence that opens a published family is shown."""
 
 
 def openapi_document(
-    procedures: Iterable[Procedure], *, title: str, server_url: str, scope_of: Callable[[Procedure], str]
+    procedures: Iterable[Procedure],
+    *,
+    title: str,
+    server_url: str,
+    family: Family,
+    scope_of: Callable[[Procedure], str],
 ) -> dict[str, JsonValue]:
     """The document of `procedures` below `server_url`; `scope_of` says what an API key needs for one of them."""
     known = tuple(procedures)
+    schemes = dict(_SCHEMES[evidence] for evidence in evidence_for(family))
     components = _Components(known)
     paths: dict[str, dict[str, JsonValue]] = {}
     for procedure in known:
-        operation = _operation(procedure, components, scope_of(procedure))
+        operation = _operation(procedure, components, [{name: [scope_of(procedure)]} for name in schemes])
         paths.setdefault(procedure.path, {})[procedure.method.lower()] = operation
     return {
         "openapi": "3.1.1",
@@ -42,7 +56,7 @@ def openapi_document(
         "servers": [{"url": server_url}],
         "tags": [{"name": name} for name in dict.fromkeys(procedure.namespace for procedure in known)],
         "paths": paths,
-        "components": {"schemas": components.schemas, "securitySchemes": {"bearer": _BEARER}},
+        "components": {"schemas": components.schemas, "securitySchemes": schemes},
     }
 
 
@@ -76,7 +90,7 @@ def _name(ref: dict[str, Any]) -> str:
     return name
 
 
-def _operation(procedure: Procedure, components: _Components, scope: str) -> dict[str, JsonValue]:
+def _operation(procedure: Procedure, components: _Components, security: JsonValue) -> dict[str, JsonValue]:
     given = components.input_of(procedure)
     example = msgspec.to_builtins(procedure.example.given)
     in_path = _PARAMETER.findall(procedure.path)
@@ -85,7 +99,7 @@ def _operation(procedure: Procedure, components: _Components, scope: str) -> dic
         "operationId": procedure.operation_id,
         "summary": procedure.summary,
         "tags": [procedure.namespace],
-        "security": [{"bearer": [scope]}],
+        "security": security,
         "parameters": [
             _parameter(name, given, example, place="path" if name in in_path else "query")
             for name in given["properties"]

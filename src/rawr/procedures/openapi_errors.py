@@ -30,8 +30,12 @@ _ALWAYS: Final = (
     ),
     ProcedureError(code="UNAUTHORIZED", status=401, meaning="There is no valid API key."),
     ProcedureError(code="FORBIDDEN", status=403, meaning="The API key does not have the scope of this operation."),
+    ProcedureError(
+        code="TOO_MANY_REQUESTS", status=429, meaning="Too often: for this API key, or without a valid one."
+    ),
     ProcedureError(code="INTERNAL_SERVER_ERROR", status=500, meaning="Something broke; the log of the HQ says what."),
     ProcedureError(code="SERVICE_UNAVAILABLE", status=503, meaning="Not now: the disk or a lock. Ask again."),
+    ProcedureError(code="GATEWAY_TIMEOUT", status=504, meaning="No answer in time; the call may have happened."),
 )
 # And what it can answer when it takes a body.
 _WITH_A_BODY: Final = (
@@ -39,9 +43,13 @@ _WITH_A_BODY: Final = (
     ProcedureError(code="PAYLOAD_TOO_LARGE", status=413, meaning="The body is larger than this HQ takes."),
 )
 _MAY_HAVE_DATA: Final = frozenset({"BAD_REQUEST"})
+_RETRY_AFTER: Final[dict[str, JsonValue]] = {
+    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}}
+}
 _HEADERS: Final[dict[int, dict[str, JsonValue]]] = {
     401: {"WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string", "const": "Bearer"}}},
-    503: {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 

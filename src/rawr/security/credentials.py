@@ -1,7 +1,8 @@
 """The secrets of one instance: the CLI's key, the engine's key, and the API keys, of which only hashes are kept.
 
 Everything lies in one private folder. Keys are made once, whoever comes first; a key file that others can
-read, or that holds something else than a key, is an error and never replaced behind anybody's back.
+read, or that holds something else than a key, is an error and never replaced behind anybody's back. Who holds a
+secret is told elsewhere, in `keyring`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import stat
@@ -20,8 +22,9 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.errors import BadInputError, CorruptFileError, RawrError
-from rawr.security.policy import Caller, CallerClass, PrincipalKind, Scope, parse_scope
-from rawr.storage.atomic import create_exclusive, make_private_dir
+from rawr.security.policy import MINTED, CallerClass, PrincipalKind, Scope, parse_scopes
+from rawr.security.rates import PerMinute
+from rawr.storage.atomic import create_exclusive, make_private_dir, write_durable
 from rawr.storage.jsonfile import read_bytes, read_json, write_json
 from rawr.storage.lock import FileLock
 from rawr.wire import Wire, iso_from_ms
@@ -29,7 +32,7 @@ from rawr.wire import Wire, iso_from_ms
 LOCK_TIMEOUT_S: Final = 5.0
 
 _KEY: Final = re.compile(rb"[0-9a-f]{64}\n?\Z")
-_TOKEN: Final = re.compile(r"rawr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})\Z")
+_TOKEN: Final = re.compile(r"rawr_([0-9a-f]{12})_[A-Za-z0-9_-]{43}\Z")
 
 
 class SecretExposedError(RawrError):
@@ -48,17 +51,28 @@ class TokenNotFoundError(RawrError):
     code = "TOKEN_NOT_FOUND"
 
 
+class RotatedSecret(Wire, frozen=True, kw_only=True):
+    """The secret that a key had before, which its holder may use a while longer."""
+
+    token_hash: str
+    ends_at_ms: int
+
+
 class TokenRecord(Wire, frozen=True, kw_only=True):
-    """An API key as it is stored. The key itself was shown once and is nowhere."""
+    """A key as it is stored. The key itself was shown once and is nowhere."""
 
     token_id: str
     name: str
+    caller_class: CallerClass = CallerClass.EXTERNAL
     scopes: tuple[Scope, ...]
     token_hash: str
     """SHA-256 of the whole token, hex. The token has 256 bits of entropy, so a slow hash would add nothing."""
     principal: PrincipalKind = PrincipalKind.SERVICE
     created_at: str
     expires_at_ms: int | None = None
+    rate_per_minute: PerMinute | None = None
+    """None for what the configuration says."""
+    before: RotatedSecret | None = None
 
 
 class _TokenFile(Wire, frozen=True, kw_only=True):
@@ -70,6 +84,9 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     """The secret. It cannot be shown again."""
     record: TokenRecord
+
+    def __repr__(self) -> str:
+        return f"NewToken({self.record.token_id})"  # never into a log
 
 
 class SecretsFolder:
@@ -90,8 +107,26 @@ class SecretsFolder:
         """The key that signs calls into `/api/inngest`, made on first use. Raises as `cli_key` does."""
         return self._key("engine.key")
 
+    def renew_cli_key(self) -> None:
+        """Replace the key of the CLI; running servers refuse the old one from their next call on.
+
+        Raises:
+            SecretExposedError, SecretCorruptError, StorageError
+        """
+        self.cli_key()  # what cannot be trusted is not replaced either
+        write_durable(self.cli_key_path(), _fresh_key(), mode=0o600)
+
+    def cli_key_path(self) -> Path:
+        return self._folder / "cli.key"
+
     def tokens_path(self) -> Path:
         return self._folder / "tokens.json"
+
+    def last_used_path(self) -> Path:
+        return self._folder / "last-used.json"
+
+    def sessions_path(self) -> Path:
+        return self._folder / "sessions.json"
 
     def login_codes_path(self) -> Path:
         return self._folder / "login-codes.json"
@@ -102,7 +137,7 @@ class SecretsFolder:
         if raw is None:
             make_private_dir(self._folder)
             # Of several first users exactly one creates the file; all of them read what that one wrote.
-            create_exclusive(path, secrets.token_hex(32).encode() + b"\n")
+            create_exclusive(path, _fresh_key())
             raw = read_private(path)
         if raw is None or _KEY.match(raw) is None:
             raise SecretCorruptError(
@@ -125,30 +160,63 @@ class TokenStore:
         name: str,
         scopes: Sequence[str],
         *,
+        caller_class: CallerClass = CallerClass.EXTERNAL,
         principal: PrincipalKind = PrincipalKind.SERVICE,
         expires_at_ms: int | None = None,
+        rate_per_minute: int | None = None,
     ) -> NewToken:
-        """Make an API key. It is stored durably when this returns; the secret itself is only in the answer.
+        """Make a key. It is stored durably when this returns; the secret itself is only in the answer.
 
         Raises:
-            InvalidScopeError, BadInputError: the scopes or the name cannot be used.
+            InvalidScopeError, BadInputError: the scopes, the name or the class cannot be used.
             LockTimeoutError, StorageError, SecretExposedError, SecretCorruptError
         """
         if not name.strip() or not scopes:
             raise BadInputError("an API key needs a name and at least one scope", fix="--name NAME --scope 'orpc:*'")
+        if caller_class not in MINTED:
+            raise BadInputError(
+                f"there are no keys for the class {caller_class}", fix=f"use one of {', '.join(MINTED)}"
+            )
         token_id = secrets.token_hex(6)
-        token = f"rawr_{token_id}_{base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip('=')}"
+        token = _fresh_token(token_id)
         record = TokenRecord(
             token_id=token_id,
             name=name.strip(),
-            scopes=tuple(dict.fromkeys(parse_scope(scope) for scope in scopes)),
-            token_hash=hashlib.sha256(token.encode()).hexdigest(),
+            caller_class=caller_class,
+            scopes=parse_scopes(scopes, caller_class),
+            token_hash=hash_of(token),
             principal=principal,
             created_at=iso_from_ms(self._clock.now_ms()),
             expires_at_ms=expires_at_ms,
+            rate_per_minute=rate_per_minute,
         )
         self._change(lambda records: (*records, record))
         return NewToken(token=token, record=record)
+
+    def rotate(self, token_id: str, *, overlap_ms: int, expires_at_ms: int | None = None) -> NewToken:
+        """Give a key a new secret; the one before works for `overlap_ms` more, and the one before that no longer.
+
+        Name, scopes, class and rate stay. The end stays too, unless `expires_at_ms` is given.
+
+        Raises:
+            TokenNotFoundError: there is no such key.
+            BadInputError: the key has expired, and no new end is given.
+            LockTimeoutError, StorageError, SecretExposedError, SecretCorruptError
+        """
+        token, now_ms = _fresh_token(token_id), self._clock.now_ms()
+
+        def renewed(record: TokenRecord) -> TokenRecord:
+            ends_at_ms = expires_at_ms if expires_at_ms is not None else record.expires_at_ms
+            if ends_at_ms is not None and ends_at_ms <= now_ms:
+                raise BadInputError(
+                    f"the key {token_id} has expired", fix=f"rawr token rotate {token_id} --expires-in-days DAYS"
+                )
+            before = RotatedSecret(token_hash=record.token_hash, ends_at_ms=now_ms + overlap_ms)
+            return msgspec.structs.replace(
+                record, token_hash=hash_of(token), expires_at_ms=ends_at_ms, before=before if overlap_ms > 0 else None
+            )
+
+        return NewToken(token=token, record=self._changed(token_id, renewed))
 
     def records(self) -> tuple[TokenRecord, ...]:
         """All API keys, oldest first. Raises SecretExposedError, SecretCorruptError, StorageError."""
@@ -170,16 +238,24 @@ class TokenStore:
             TokenNotFoundError: there is no such key.
             LockTimeoutError, StorageError, SecretExposedError, SecretCorruptError
         """
-        gone: list[TokenRecord] = []
+        return self._changed(token_id, lambda _: None)
 
-        def without(records: tuple[TokenRecord, ...]) -> tuple[TokenRecord, ...]:
-            gone.extend(record for record in records if record.token_id == token_id)
-            if not gone:
+    def _changed(self, token_id: str, change: Callable[[TokenRecord], TokenRecord | None]) -> TokenRecord:
+        """Put what `change` makes of the record in its place, or nothing; the record that counts afterwards, or did."""
+        found: list[TokenRecord] = []
+
+        def one_changed(records: tuple[TokenRecord, ...]) -> tuple[TokenRecord, ...]:
+            kept: list[TokenRecord] = []
+            for record in records:
+                after = change(record) if record.token_id == token_id else record
+                kept += [] if after is None else [after]
+                found.extend([after or record] if record.token_id == token_id else [])
+            if not found:
                 raise TokenNotFoundError(f"there is no API key with the id {token_id}", fix="rawr token list")
-            return tuple(record for record in records if record.token_id != token_id)
+            return tuple(kept)
 
-        self._change(without)
-        return gone[0]
+        self._change(one_changed)
+        return found[0]
 
     def _change(self, change: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> None:
         make_private_dir(self._path.parent)
@@ -187,54 +263,14 @@ class TokenStore:
             write_json(self._path, _TokenFile(version=1, tokens=change(self.records())), mode=0o600)
 
 
-class TokenVerifier:
-    """Tells valid API keys from others, by what the file says at the moment of the question. Blocking."""
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
-        self._clock = clock
-        self._store = TokenStore(path, clock)
-        self._seen: tuple[int, int, int, int] | None = None
-        self._records: tuple[TokenRecord, ...] = ()
-
-    def caller(self, token: str) -> Caller | None:
-        """Who holds `token`, or None. Takes the same time whichever key it is, or none.
-
-        Raises:
-            SecretExposedError, SecretCorruptError, StorageError: nobody is let in by a file we cannot trust.
-        """
-        self._reload_if_changed()
-        found = matching_record(self._records, token)
-        if found is None or (found.expires_at_ms is not None and found.expires_at_ms <= self._clock.now_ms()):
-            return None
-        return Caller(
-            caller_class=CallerClass.EXTERNAL,
-            principal=found.principal,
-            token_id=found.token_id,
-            scopes=found.scopes,
-        )
-
-    def _reload_if_changed(self) -> None:
-        # The file is only ever replaced, so a new one has another inode; a change of mode shows in the ctime.
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            self._seen, self._records = None, ()
-            return
-        now = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        if now != self._seen:
-            self._records = self._store.records()
-            self._seen = now
+def token_id_of(token: str) -> str | None:
+    """The id in a text that has the form of a key of ours. It is no secret, and says nothing of the rest."""
+    match = _TOKEN.match(token)
+    return match[1] if match is not None else None
 
 
-def matching_record(records: Sequence[TokenRecord], token: str) -> TokenRecord | None:
-    """The record whose hash is that of `token`. Every record is compared, in constant time."""
-    given = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-    found: TokenRecord | None = None
-    for record in records:
-        if hmac.compare_digest(record.token_hash, given):
-            found = record
-    return found if _TOKEN.match(token) is not None else None
+def hash_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def same_secret(given: str, expected: str) -> bool:
@@ -242,23 +278,43 @@ def same_secret(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
+def _fresh_key() -> bytes:
+    return secrets.token_hex(32).encode() + b"\n"
+
+
+def _fresh_token(token_id: str) -> str:
+    return f"rawr_{token_id}_{base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip('=')}"
+
+
 def read_private(path: Path) -> bytes | None:
     """The bytes of a secret file, None when it is not there.
 
     Raises:
-        SecretExposedError: users other than its owner may read or write it.
+        SecretExposedError: it is not its owner's alone, or its owner is not who runs this.
         StorageError: it cannot be read.
     """
     try:
-        mode = path.stat().st_mode
+        with path.open("rb") as file:
+            # Of the open file, not of the name: what is checked is what is read.
+            status = os.fstat(file.fileno())
+            _check_private(path, mode=stat.S_IMODE(status.st_mode), owner=status.st_uid, me=os.geteuid())
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError:
         return read_bytes(path)  # says why it cannot be read
-    if stat.S_IMODE(mode) & 0o077:
+
+
+def _check_private(path: Path, *, mode: int, owner: int, me: int) -> None:
+    if owner != me:
         raise SecretExposedError(
-            f"{path} can be read or changed by other users of this machine (mode {stat.S_IMODE(mode):04o})",
-            details={"path": str(path), "mode": f"{stat.S_IMODE(mode):04o}"},
+            f"{path} belongs to user {owner}, who can change it at any time",
+            details={"path": str(path), "owner": owner},
+            fix=f"run rawr as the user who owns {path}, or chown it",
+        )
+    if mode & 0o077:
+        raise SecretExposedError(
+            f"{path} can be read or changed by other users of this machine (mode {mode:04o})",
+            details={"path": str(path), "mode": f"{mode:04o}"},
             fix=f"chmod 600 {path}",
         )
-    return read_bytes(path)

@@ -1,26 +1,25 @@
 """How a person enters the console: login codes, which work once, and the sessions that they open.
 
-A code goes from the command line to the server through a private file, so that whoever may read the secrets of
-the instance, and nobody else, gets in. Sessions live in the memory of one host and end with it. Of both only
-SHA-256 hashes are kept; they have 256 bits of entropy, so a slow hash would add nothing.
+Both go between the command line and the server through private files, so that whoever may read the secrets of the
+instance, and nobody else, gets in and sees who is in. Sessions are those of the running server: the next one ends
+them. Only SHA-256 hashes are kept; the secrets have 256 bits of entropy, so a slow hash would add nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from rawr.clock import Clock
-from rawr.errors import CorruptFileError
-from rawr.security.credentials import LOCK_TIMEOUT_S, SecretCorruptError, read_private
+from rawr.errors import CorruptFileError, RawrError
+from rawr.security.credentials import LOCK_TIMEOUT_S, SecretCorruptError, hash_of, read_private
 from rawr.storage.atomic import make_private_dir
 from rawr.storage.jsonfile import read_json, write_json
 from rawr.storage.lock import FileLock
@@ -29,6 +28,7 @@ from rawr.wire import Wire
 CODE_LIVES_MS: Final = 5 * 60 * 1000
 CODES_MAX: Final = 20
 SESSION_LIVES_MS: Final = 12 * 60 * 60 * 1000
+SESSION_IDLE_MS: Final = 2 * 60 * 60 * 1000
 SESSIONS_MAX: Final = 100
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
@@ -65,7 +65,7 @@ class LoginCodes:
         make_private_dir(self._path.parent)
         with self._locked():
             now_ms = self._clock.now_ms()
-            fresh = _Code(code_hash=_hash(code), expires_at_ms=now_ms + CODE_LIVES_MS)
+            fresh = _Code(code_hash=hash_of(code), expires_at_ms=now_ms + CODE_LIVES_MS)
             self._write((*self._live(now_ms), fresh)[-CODES_MAX:])
         return code
 
@@ -103,45 +103,111 @@ class LoginCodes:
         return FileLock(self._path.with_suffix(".lock")).acquire(LOCK_TIMEOUT_S)
 
 
+class Session(Wire, frozen=True, kw_only=True):
+    """A session as it is stored. Its secret is in one browser and nowhere else."""
+
+    session_id: str
+    secret_hash: str
+    opened_at_ms: int
+
+    def is_live(self, now_ms: int, *, used_at_ms: int | None = None) -> bool:
+        """Whether it is neither too old nor unused for too long. A clock that was set back ends it."""
+        idle_ms = now_ms - max(self.opened_at_ms, used_at_ms or 0)
+        return self.is_young(now_ms) and 0 <= idle_ms < SESSION_IDLE_MS
+
+    def is_young(self, now_ms: int) -> bool:
+        return 0 <= now_ms - self.opened_at_ms < SESSION_LIVES_MS
+
+
+class SessionNotFoundError(RawrError):
+    code = "SESSION_NOT_FOUND"
+
+
+class NewSession(msgspec.Struct, frozen=True, kw_only=True):
+    secret: str
+    session: Session
+
+    def __repr__(self) -> str:
+        return f"NewSession({self.session.session_id})"  # never into a log
+
+
+class _SessionFile(Wire, frozen=True, kw_only=True):
+    version: int
+    sessions: tuple[Session, ...]
+
+
 class Sessions:
-    """The open sessions of one host. They are nowhere else, so a restart ends them all."""
+    """The sessions of the server of an instance. Blocking; safe between processes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
         self._clock = clock
-        self._opened_at_ms: dict[str, int] = {}
-        """By the hash of the secret, oldest first."""
 
-    def open(self) -> str:
-        """The secret of a new session. The oldest session ends when there are too many."""
-        secret = secrets.token_urlsafe(32)
-        self._opened_at_ms[_hash(secret)] = self._clock.now_ms()
-        while len(self._opened_at_ms) > SESSIONS_MAX:
-            del self._opened_at_ms[next(iter(self._opened_at_ms))]
-        return secret
+    def open(self) -> NewSession:
+        """A new session, stored when this returns. The oldest ends when there are too many.
 
-    def holds(self, secret: str) -> bool:
-        """Whether `secret` is that of an open session, which may be twelve hours old."""
-        # Looking up a hash tells by its timing nothing that leads to a secret.
-        opened_at_ms = self._opened_at_ms.get(_hash(secret))
-        if opened_at_ms is None:
-            return False
-        # A clock that was set back makes the age unknown, and the session end.
-        return 0 <= self._clock.now_ms() - opened_at_ms < SESSION_LIVES_MS
+        Raises:
+            LockTimeoutError, StorageError, SecretExposedError, SecretCorruptError
+        """
+        secret, now_ms = secrets.token_urlsafe(32), self._clock.now_ms()
+        session = Session(session_id=secrets.token_hex(6), secret_hash=hash_of(secret), opened_at_ms=now_ms)
+        self._change(lambda stored: (*(other for other in stored if other.is_young(now_ms)), session)[-SESSIONS_MAX:])
+        return NewSession(secret=secret, session=session)
 
-    def close(self, secret: str) -> None:
-        """End the session, if it is one."""
-        self._opened_at_ms.pop(_hash(secret), None)
+    def stored(self) -> tuple[Session, ...]:
+        """All that are stored, oldest first; some may have ended. Raises as `open` does."""
+        if read_private(self._path) is None:
+            return ()
+        try:
+            return msgspec.convert(read_json(self._path), _SessionFile).sessions
+        except (CorruptFileError, msgspec.ValidationError) as error:
+            raise SecretCorruptError(
+                f"{self._path} is damaged: {error}",
+                details={"path": str(self._path)},
+                fix=f"remove {self._path}: everybody signs in again with rawr open",
+            ) from error
+
+    def revoke(self, session_id: str) -> None:
+        """End the session at once.
+
+        Raises:
+            SessionNotFoundError, and what `open` raises.
+        """
+        if not self._end(lambda session: session.session_id == session_id):
+            raise SessionNotFoundError(f"there is no session with the id {session_id}", fix="rawr session list")
+
+    def close(self, secrets_of_them: Sequence[str]) -> None:
+        """End the sessions with these secrets, as far as there are any. Raises as `open` does."""
+        hashes = {hash_of(secret) for secret in secrets_of_them}
+        if any(session.secret_hash in hashes for session in self.stored()):
+            self._end(lambda session: session.secret_hash in hashes)
+
+    def end_all(self) -> int:
+        """End every session; how many there were. Raises as `open` does."""
+        return self._end(lambda _: True) if read_private(self._path) is not None else 0
+
+    def _end(self, picks: Callable[[Session], bool]) -> int:
+        counted: list[int] = []
+
+        def without(stored: tuple[Session, ...]) -> tuple[Session, ...]:
+            kept = tuple(session for session in stored if not picks(session))
+            counted.append(len(stored) - len(kept))
+            return kept
+
+        self._change(without)
+        return counted[0]
+
+    def _change(self, change: Callable[[tuple[Session, ...]], tuple[Session, ...]]) -> None:
+        make_private_dir(self._path.parent)
+        with FileLock(self._path.with_suffix(".lock")).acquire(LOCK_TIMEOUT_S):
+            write_json(self._path, _SessionFile(version=1, sessions=change(self.stored())), mode=0o600)
 
 
 def _matching(codes: Sequence[_Code], code: str) -> _Code | None:
     """The one that `code` is. All are compared, in constant time."""
-    given = _hash(code)
+    given = hash_of(code)
     found: _Code | None = None
     for stored in codes:
         if hmac.compare_digest(stored.code_hash.encode(), given.encode()):
             found = stored
     return found
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -11,6 +11,7 @@ import pytest
 from rawr.coordination.model import FINALIZATION_CONTRACT, Finalization, Run
 from rawr.procedures.catalog import PROCEDURES
 from rawr.procedures.openapi import openapi_document
+from rawr.security.policy import Family
 from rawr.wire import encode
 
 CONTRACT: dict[str, Any] = {
@@ -71,7 +72,7 @@ def test_nothing_of_the_contract_may_be_missing(name: str) -> None:
 
 def test_the_published_schema_says_that_there_is_no_exactly_once() -> None:
     document: Any = openapi_document(
-        PROCEDURES, title="t", server_url="http://localhost", scope_of=lambda known: known.name
+        PROCEDURES, title="t", server_url="http://localhost", family=Family.ORPC, scope_of=lambda known: known.name
     )
     schemas = document["components"]["schemas"]
     assert schemas["FinalizationContract"]["properties"]["exactlyOnce"]["const"] is False

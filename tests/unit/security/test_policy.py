@@ -8,7 +8,8 @@ from rawr.security.policy import Family, InvalidScopeError, Scope, allows, parse
 
 
 @pytest.mark.parametrize(
-    "text", ["orpc:*", "orpc:coordination", "workflows:*", "workflows:repo-briefing", " orpc:state "]
+    "text",
+    ["orpc:*", "orpc:coordination", "workflows:*", "workflows:repo-briefing", " orpc:state ", "rpc:*", "rpc:state"],
 )
 def test_a_scope_names_a_family_and_a_part(text: str) -> None:
     assert parse_scope(text) == text.strip()
@@ -21,7 +22,9 @@ def test_a_scope_names_a_family_and_a_part(text: str) -> None:
         "*",
         "orpc",
         "orpc:",
-        "rpc:*",
+        "rpc",
+        "ingress:*",
+        "console:*",
         "inngest:*",
         "orpc:Co",
         "orpc:a b",

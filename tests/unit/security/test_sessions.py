@@ -1,15 +1,27 @@
-"""Login codes on a real disk, and sessions in memory."""
+"""Login codes and sessions on a real disk."""
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import threading
 from pathlib import Path
 
 import pytest
 
-from rawr.security.credentials import SecretCorruptError, SecretExposedError
-from rawr.security.sessions import CODE_LIVES_MS, CODES_MAX, SESSION_LIVES_MS, SESSIONS_MAX, LoginCodes, Sessions
+from rawr.security.credentials import SecretCorruptError, SecretExposedError, SecretsFolder
+from rawr.security.keyring import Keyring
+from rawr.security.policy import Caller, CallerClass, PrincipalKind
+from rawr.security.rates import Rate
+from rawr.security.sessions import (
+    CODE_LIVES_MS,
+    CODES_MAX,
+    SESSION_IDLE_MS,
+    SESSIONS_MAX,
+    LoginCodes,
+    SessionNotFoundError,
+    Sessions,
+)
 from rawr.testing.clock import FakeClock
 
 
@@ -26,11 +38,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def codes(path: Path, clock: FakeClock) -> LoginCodes:
     return LoginCodes(path, clock)
-
-
-@pytest.fixture
-def sessions(clock: FakeClock) -> Sessions:
-    return Sessions(clock)
 
 
 def test_a_code_works_once(codes: LoginCodes) -> None:
@@ -113,31 +120,97 @@ def test_a_file_that_others_can_write_lets_nobody_in(codes: LoginCodes, path: Pa
         codes.redeem(code)
 
 
-def test_a_session_holds_until_it_is_closed(sessions: Sessions) -> None:
-    first, second = sessions.open(), sessions.open()
+class Held:
+    """Sessions on disk, and what the keyring of a running host makes of them."""
+
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.ring = Keyring(SecretsFolder(folder), clock, key_rate=Rate(per_minute=600))
+
+    def open(self) -> str:
+        return self.ring.sessions.open().secret
+
+    def holds(self, *secrets: str) -> bool:
+        return isinstance(asyncio.run(self.ring.session(secrets)), Caller)
+
+
+@pytest.fixture
+def held(path: Path, clock: FakeClock) -> Held:
+    return Held(path.parent, clock)
+
+
+def test_a_session_is_that_of_a_person_until_it_is_closed(held: Held) -> None:
+    first, second = held.open(), held.open()
     assert len(first) == 43
-    assert sessions.holds(first)
-    sessions.close(first)
-    assert (sessions.holds(first), sessions.holds(second)) == (False, True)
-    sessions.close("no session")
+    caller = asyncio.run(held.ring.session([first]))
+    assert isinstance(caller, Caller)
+    assert (caller.caller_class, caller.principal) == (CallerClass.FIRST_PARTY, PrincipalKind.PERSON)
+    held.ring.sessions.close([first, "no session"])
+    assert (held.holds(first), held.holds(second), held.holds("planted", second)) == (False, True, True)
 
 
-@pytest.mark.parametrize(("waited_ms", "holds"), [(SESSION_LIVES_MS - 1, True), (SESSION_LIVES_MS, False), (-1, False)])
-def test_a_session_lives_twelve_hours(sessions: Sessions, clock: FakeClock, waited_ms: int, holds: bool) -> None:
-    secret = sessions.open()
-    clock.advance(waited_ms)
-    assert sessions.holds(secret) is holds
+@pytest.mark.parametrize(
+    ("steps_ms", "holds"),
+    [
+        ([SESSION_IDLE_MS - 1], True),
+        ([SESSION_IDLE_MS], False),
+        ([-1], False),
+        ([SESSION_IDLE_MS - 1] * 6, True),
+        ([SESSION_IDLE_MS - 1] * 5 + [SESSION_IDLE_MS // 2] * 3, False),
+    ],
+)
+def test_a_session_ends_unused_after_two_hours_and_used_after_twelve(
+    held: Held, clock: FakeClock, steps_ms: list[int], holds: bool
+) -> None:
+    secret = held.open()
+    answers = []
+    for step_ms in steps_ms:
+        clock.advance(step_ms)
+        answers.append(held.holds(secret))
+    assert answers == [True] * (len(steps_ms) - 1) + [holds]
 
 
-def test_the_oldest_session_ends_when_there_are_too_many(sessions: Sessions) -> None:
-    secrets = [sessions.open() for _ in range(SESSIONS_MAX + 1)]
-    assert [sessions.holds(secret) for secret in secrets] == [False] + [True] * SESSIONS_MAX
+def test_the_oldest_session_ends_when_there_are_too_many(held: Held) -> None:
+    secrets = [held.open() for _ in range(SESSIONS_MAX + 1)]
+    assert [held.holds(secret) for secret in (secrets[0], secrets[1], secrets[-1])] == [False, True, True]
+    assert len(held.ring.sessions.stored()) == SESSIONS_MAX
 
 
-def test_sessions_of_one_host_are_unknown_to_another(sessions: Sessions, clock: FakeClock) -> None:
-    assert not Sessions(clock).holds(sessions.open())
+def test_another_process_ends_one_session_or_all(held: Held, path: Path, clock: FakeClock) -> None:
+    first, second, third = held.open(), held.open(), held.open()
+    assert held.holds(first)
+    cli = Sessions(path.with_name("sessions.json"), clock)
+    cli.revoke(cli.stored()[0].session_id)
+    assert [held.holds(secret) for secret in (first, second, third)] == [False, True, True]
+    assert cli.end_all() == 2
+    assert [held.holds(secret) for secret in (first, second, third)] == [False] * 3
+    assert cli.end_all() == 0
+
+
+def test_a_session_that_is_not_there_cannot_be_revoked(path: Path, clock: FakeClock) -> None:
+    with pytest.raises(SessionNotFoundError, match="000000000000"):
+        Sessions(path.with_name("sessions.json"), clock).revoke("000000000000")
+
+
+def test_no_secret_of_a_session_is_on_disk_or_in_a_repr(held: Held, path: Path) -> None:
+    made = held.ring.sessions.open()
+    file = path.with_name("sessions.json")
+    assert made.secret not in file.read_text() + repr(made)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("wrong", ["", "a" * 43, "\udcff"])
-def test_what_is_no_session_does_not_hold(sessions: Sessions, wrong: str) -> None:
-    assert not sessions.holds(wrong)
+def test_what_is_no_session_does_not_hold(held: Held, wrong: str) -> None:
+    held.open()
+    assert not held.holds(wrong)
+
+
+def test_a_session_file_that_cannot_be_trusted_lets_nobody_in(held: Held, path: Path) -> None:
+    secret = held.open()
+    file = path.with_name("sessions.json")
+    file.chmod(0o644)
+    with pytest.raises(SecretExposedError):
+        held.holds(secret)
+    file.chmod(0o600)
+    file.write_text("{")
+    with pytest.raises(SecretCorruptError):
+        held.holds(secret)

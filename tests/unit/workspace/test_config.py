@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from rawr.workspace.config import Config, ConfigError, EngineConfig, load_config
+from rawr.workspace.config import Config, ConfigError, EngineConfig, LimitsConfig, load_config
 
 
 def written(root: Path, text: str) -> Path:
@@ -69,13 +70,22 @@ trace_url = "https://app.inngest.com/env/production"
         ("[server]\nport = true\n", "$.server.port"),
         ("[server]\nport = 65536\n", "$.server.port"),
         ("[server]\nport = -1\n", "$.server.port"),
-        ("[server]\nhost = '0.0.0.0'\n", "$.server.host"),
+        ("[server]\nhost = 3\n", "$.server.host"),
+        ("[server]\nhost = 'http://x'\n", "server.host is 'http://x'"),
+        ("[server]\nhost = ''\n", "server.host is ''"),
+        ("[server]\ntrusted_proxies = ['proxy.example']\n", "server.trusted_proxies has 'proxy.example'"),
+        ("[server]\ntrusted_proxies = ['10.0.0.1/8']\n", "server.trusted_proxies has '10.0.0.1/8'"),
+        ("[server]\ntls_cert = 'hq.pem'\n", "server.tls_key is missing"),
+        ("[server]\ntls_key = 'hq.key'\n", "server.tls_cert is missing"),
         ("[server]\nbase_url = 'hq.example.org'\n", "server.base_url is 'hq.example.org'"),
         ("[server]\nbase_url = 'http://x:99999'\n", "server.base_url"),
         ("[server]\ntrusted_hosts = ['http://x']\n", "server.trusted_hosts has 'http://x'"),
         ("[server]\ntrusted_hosts = ['x:80']\n", "server.trusted_hosts has 'x:80'"),
         ("[server]\ntrusted_hosts = 'x'\n", "$.server.trusted_hosts"),
         ("[limits]\nbody_bytes = 1\n", "$.limits.body_bytes"),
+        ("[limits]\nbody_s = nan\n", "$.limits.body_s"),
+        ("[limits]\nbody_s = inf\n", "$.limits.body_s"),
+        ("[limits]\nbody = 1\n", "`body` - at `$.limits`"),
         ("[engine]\nconcurrency = 0\n", "$.engine.concurrency"),
         ("[engine]\nmode = 'temporal'\n", "$.engine.mode"),
         ("[engine]\nmode = 'inngest'\n", "engine.base_url is missing"),
@@ -92,6 +102,14 @@ def test_what_does_not_fit_is_an_error_that_names_file_and_key(tmp_path: Path, t
     assert raised.value.code == "CONFIG_INVALID"
     assert raised.value.message.startswith(str(tmp_path / "rawr.toml"))
     assert named in raised.value.message
+
+
+@pytest.mark.parametrize("key", [field.name for field in msgspec.structs.fields(LimitsConfig)])
+@pytest.mark.parametrize("value", ["-1", "1000000000000", "'1'", "true"])
+def test_a_limit_out_of_its_range_is_an_error_that_names_it(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(written(tmp_path, f"[limits]\n{key} = {value}\n"), environ={})
+    assert f"$.limits.{key}" in raised.value.message
 
 
 def test_a_file_that_is_not_utf8_or_no_file_is_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ HINT: Final = "The link works once, and for five minutes."
 
 @command("open", "Get a link to the console of this HQ, for a browser.")
 def open_(invocation: Invocation) -> Outcome:
-    """Whoever opens the link first is signed in until the server stops, for twelve hours at most."""
+    """Whoever opens the link first is signed in until the server stops, for twelve hours at most, or two unused."""
     from rawr.cli.server import require_server
     from rawr.clock import SystemClock
     from rawr.security.credentials import SecretsFolder

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rawr.cli.bind_options import host_option, insecure_bind_option
 from rawr.cli.context import Invocation, command
 from rawr.cli.host_settings import host_settings
 from rawr.cli.output import Outcome
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
 
 @command("serve", "Run the server in the foreground.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Instead of the configured one; 0 takes a free one.")
+@host_option
+@insecure_bind_option
 @click.option("--background", is_flag=True, hidden=True, help="Report errors as one line of JSON, for `rawr up`.")
-def serve(invocation: Invocation, port: int | None, background: bool) -> Outcome:
-    """It ends on Ctrl-C or SIGTERM, after the calls that are under way. Its log goes to stderr."""
+def serve(invocation: Invocation, port: int | None, host: str | None, insecure_bind: bool, background: bool) -> Outcome:
+    """It ends on Ctrl-C or SIGTERM, after the requests that are under way, and at once when told again.
+
+    Its log goes to stderr; what was asked of it goes to .rawr/logs/access.jsonl. SIGHUP opens that file anew and
+    reads the certificate again.
+    """
     try:
-        _serve(invocation, _settings(invocation, port))
+        settings = _settings(invocation, port, host, insecure_bind)
+        _serve(invocation, settings)
     except RawrError as error:
         if background:
             _report(error)
@@ -30,9 +38,15 @@ def serve(invocation: Invocation, port: int | None, background: bool) -> Outcome
     return Outcome(data={"stopped": True})
 
 
-def _settings(invocation: Invocation, port: int | None) -> HostSettings:
-    secrets = invocation.instance.layout.secrets
-    return host_settings(invocation.config(), port=port, secrets=secrets, environ=invocation.environ)
+def _settings(invocation: Invocation, port: int | None, host: str | None, insecure_bind: bool) -> HostSettings:
+    return host_settings(
+        invocation.config(),
+        root=invocation.instance.root,
+        environ=invocation.environ,
+        port=port,
+        host=host,
+        insecure_bind=insecure_bind,
+    )
 
 
 def _serve(invocation: Invocation, settings: HostSettings) -> None:

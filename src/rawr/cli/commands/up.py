@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from rawr.cli.bind_options import host_option, insecure_bind_option
 from rawr.cli.context import Invocation, command
 from rawr.cli.output import Outcome, clean
 
@@ -22,14 +23,18 @@ RUN_TIMEOUT_S: Final = 3600.0
 
 @command("up", "Start the server of this HQ in the background.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Instead of the configured one; 0 takes a free one.")
+@host_option
+@insecure_bind_option
 @click.option(
     "--run", "workflow_id", metavar="WORKFLOW", help="Run this workflow too, if the server had to be started."
 )
-def up(invocation: Invocation, port: int | None, workflow_id: str | None) -> Outcome:
+def up(
+    invocation: Invocation, port: int | None, host: str | None, insecure_bind: bool, workflow_id: str | None
+) -> Outcome:
     """Returns when the server answers. Starting one that is up already changes nothing."""
-    from rawr.cli.start import start_server
+    from rawr.cli.start import Wanted, start_server
 
-    started = start_server(invocation, port=port)
+    started = start_server(invocation, Wanted(port=port, host=host, insecure_bind=insecure_bind))
     _say_where(invocation, started, port)
     if workflow_id is not None and started.fresh:
         return _first_run(invocation, started, workflow_id)

@@ -32,6 +32,7 @@ from rawr.execution.embedded.outcomes import (
     StepRan,
     UnsupportedOp,
 )
+from rawr.ids import is_request_id
 from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within
 
 STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -131,8 +132,26 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
         "x-run-id": call.run_id,
         "x-request-id": call.request_id,
         "traceparent": traceparent(call.run_id, call.request_id),
+        **_correlation(call.events[0]),
     }
     return Request(query={"fnId": call.fn_id, "stepId": call.step_id}, headers=headers, body=body.text)
+
+
+class _EventData(msgspec.Struct, rename="camel"):
+    correlation_id: str = ""
+
+
+class _Event(msgspec.Struct):
+    data: _EventData
+
+
+def _correlation(event: Fragment) -> dict[str, str]:
+    """The correlation id that the event of a run carries, for the log of its calls. It is evidence of nothing."""
+    try:
+        given = msgspec.json.decode(event.text, type=_Event).data.correlation_id
+    except msgspec.ValidationError:
+        return {}  # data of another shape, which is anybody's right
+    return {"x-correlation-id": given} if is_request_id(given) else {}
 
 
 def traceparent(run_id: str, request_id: str) -> str:

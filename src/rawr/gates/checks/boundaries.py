@@ -17,6 +17,7 @@ from rawr.host.settings import HostSettings, Limits
 from rawr.hq import Manifest
 from rawr.ids import InstanceId
 from rawr.security.credentials import SecretsFolder, TokenStore
+from rawr.security.policy import CallerClass
 
 HOST: Final = {"host": "127.0.0.1"}
 RPC: Final = "/rpc/coordination/listWorkflows"
@@ -24,8 +25,8 @@ ORPC: Final = "/api/orpc/coordination/workflows"
 WORKFLOWS: Final = "/api/workflows/coordination/workflows"
 INGRESS: Final = "/api/inngest"
 FAMILIES: Final = (RPC, ORPC, WORKFLOWS, INGRESS)
-CALLERS_MIN: Final = 5
-"""Nobody, claims, a wrong key, the CLI's key, an API key."""
+CALLERS_MIN: Final = 6
+"""Nobody, claims, a wrong key, the CLI's key, a service key, an API key."""
 REFUSED: Final = frozenset({401, 403})
 CLAIMS: Final = {
     "x-rawr-caller-surface": "cli",
@@ -41,6 +42,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     orpc: str
     workflows: str
+    service: str
+    narrow_service: str
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +71,8 @@ def keys_of(root: Path) -> Keys:
         engine=secrets.engine_key(),
         orpc=tokens.create("gate", ["orpc:*"]).token,
         workflows=tokens.create("gate", ["workflows:coordination"]).token,
+        service=tokens.create("gate", ["rpc:*"], caller_class=CallerClass.TRUSTED_SERVICE).token,
+        narrow_service=tokens.create("gate", ["rpc:state"], caller_class=CallerClass.INTERNAL).token,
     )
 
 
@@ -89,6 +94,8 @@ def all_probes(keys: Keys, *, now_s: int) -> Iterator[Probe]:
         ("a wrong key", _bearer("0" * 64), frozenset()),
         ("the CLI's key", _bearer(keys.cli), frozenset({RPC})),
         ("the CLI's key, labelled external", {**_bearer(keys.cli), "x-rawr-caller-surface": "external"}, frozenset()),
+        ("a service key", _bearer(keys.service), frozenset({RPC})),
+        ("a service key for another namespace", _bearer(keys.narrow_service), frozenset()),
         ("an API key for orpc", _bearer(keys.orpc), frozenset({ORPC})),
         ("an API key for workflows", _bearer(keys.workflows), frozenset({WORKFLOWS})),
     )

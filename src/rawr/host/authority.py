@@ -1,0 +1,157 @@
+"""The one place where it is decided who may do what: once per request, before its body is read.
+
+Families ask for the decision and follow it. It lies under a marker in the request, so that it is made once however
+many ask, and so that nothing is dispatched for a request that has none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from rawr.clock import Clock
+from rawr.errors import RawrError
+from rawr.host.auth import bearer_secret, comes_from_our_page, cookie_values, gives_bearer, surface_label
+from rawr.host.request import Request
+from rawr.host.settings import Rates
+from rawr.procedures.markers import Dedupe
+from rawr.security.policy import Caller, Decision, Evidence, Family, Unproven, Verdict, decide, evidence_for
+from rawr.security.rates import Buckets, Rate, address_name
+
+_log: Final = logging.getLogger("rawr.host")
+
+AUTHORIZATION: Final = Dedupe[Decision](key="rpc.authorization.decision")
+
+DecisionLog = Callable[[Request, Decision], None]
+
+
+class CredentialsUnavailableError(RawrError):
+    """The credentials cannot be trusted or read. Callers are not told where they are kept."""
+
+    code = "CREDENTIALS_UNAVAILABLE"
+
+
+class NotAdmittedError(RawrError):
+    """Something is done for a request that was refused. A fault of ours."""
+
+    code = "NOT_ADMITTED"
+
+
+class CredentialCheck(Protocol):
+    """Telling right secrets from wrong ones, in constant time."""
+
+    async def bearer(self, secret: str) -> Caller | Unproven: ...
+
+    async def session(self, secrets: Sequence[str]) -> Caller | Unproven: ...
+
+
+def _not_kept(request: Request, decision: Decision) -> None:
+    """Nobody counts decisions."""
+
+
+class Authority:
+    def __init__(
+        self,
+        credentials: CredentialCheck,
+        *,
+        cookie: str,
+        rates: Rates,
+        clock: Clock,
+        decided: DecisionLog = _not_kept,
+    ) -> None:
+        """`cookie` is the name of the session cookie. `decided` is told of each decision when it is made."""
+        self._credentials = credentials
+        self._cookie = cookie
+        self._address_rate = Rate(per_minute=rates.address_per_minute)
+        self._keys = Buckets(most=rates.tracked)
+        self._addresses = Buckets(most=rates.tracked)
+        self._clock = clock
+        self._decided = decided
+
+    async def decision(self, request: Request, family: Family) -> Decision:
+        """The decision on this request, by the credentials in its headers.
+
+        Raises:
+            CredentialsUnavailableError: the log says why.
+        """
+        known = request.marks.find(AUTHORIZATION)
+        return known if known is not None else self.decide(request, family, await self._found(request, family))
+
+    def decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
+        """The decision on this request, when `found` is who sends it; the earlier one if there is one already."""
+        return request.marks.once(AUTHORIZATION, lambda: self._decide(request, family, found))
+
+    def wait_after_failure_s(self, request: Request) -> int:
+        """Count an attempt that failed against the address of the request: 0, or how many seconds it must wait."""
+        wait_ms = self._addresses.take(address_name(request.address), self._address_rate, now_ms=self._clock.now_ms())
+        return math.ceil(wait_ms / 1000)
+
+    def _decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
+        decision = decide(family, found, surface_label(request.headers))
+        # Whoever holds a right key is not slowed down by others at the same address.
+        wait_s = self._wait_s(decision) if decision.is_admitted else self.wait_after_failure_s(request)
+        if wait_s:
+            decision = msgspec.structs.replace(decision, verdict=Verdict.TOO_MANY, retry_after_s=wait_s)
+        elif isinstance(found, Unproven) and found.reason:
+            # Not a warning: it is a caller's fault, and callers send what they like.
+            _log.info("request %s: key %s is refused: %s", request.request_id, found.token_id or "?", found.reason)
+        if decision.caller is not None:
+            request.notes.caller_class = decision.caller.caller_class
+            request.notes.key_id = decision.caller.token_id
+        self._decided(request, decision)
+        return decision
+
+    def _wait_s(self, decision: Decision) -> int:
+        caller = decision.caller
+        if caller is None or caller.rate is None or caller.token_id is None:
+            return 0
+        return math.ceil(self._keys.take(caller.token_id, caller.rate, now_ms=self._clock.now_ms()) / 1000)
+
+    async def _found(self, request: Request, family: Family) -> Caller | Unproven:
+        try:
+            if gives_bearer(request.headers):
+                secret = bearer_secret(request.headers)
+                return Unproven(reason="no key, or two") if secret is None else await self._credentials.bearer(secret)
+            if Evidence.SESSION in evidence_for(family):
+                return await self._session(request, family)
+        except RawrError as error:
+            _log.error("credentials cannot be read: %s: %s", error.code, error.message)
+            raise CredentialsUnavailableError("the credentials of this HQ cannot be read; its log says why") from error
+        return _NOBODY
+
+    async def _session(self, request: Request, family: Family) -> Caller | Unproven:
+        secrets = cookie_values(request.headers, self._cookie)
+        if not secrets:
+            return _NOBODY
+        # A browser sends the cookie whoever made it send the request; pages are read only, procedures are not.
+        if family is not Family.CONSOLE and not comes_from_our_page(request.headers, scheme=request.scheme):
+            return Unproven(reason="a session that is used from another page than ours")
+        return await self._credentials.session(secrets)
+
+
+_NOBODY: Final = Unproven(reason="")
+
+
+def decided(request: Request) -> Decision:
+    """The decision that was made on this request.
+
+    Raises:
+        MarkerMissingError: none was, so nothing may be done for it.
+    """
+    return request.marks.require(AUTHORIZATION)
+
+
+def admitted(request: Request) -> Caller:
+    """Who was let in.
+
+    Raises:
+        MarkerMissingError, NotAdmittedError: nobody was, so nothing may be done.
+    """
+    decision = decided(request)
+    if decision.caller is None or not decision.is_admitted:
+        raise NotAdmittedError(f"request {request.request_id} was not let in ({decision.verdict}), and goes on")
+    return decision.caller

@@ -1,0 +1,136 @@
+"""Who holds a secret: the CLI's key, a key that was made, a session. By what the files say at that moment.
+
+A call costs one `stat` per file it needs; a file is read again when it was replaced. Whoever is told no is not told
+why: unknown, revoked, rotated and expired are one answer, and the reason is for our log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from rawr.clock import Clock
+from rawr.security.credentials import SecretsFolder, TokenRecord, TokenStore, hash_of, same_secret, token_id_of
+from rawr.security.last_used import LastUsed
+from rawr.security.policy import Caller, CallerClass, Family, PrincipalKind, Unproven, scope_name
+from rawr.security.rates import Rate
+from rawr.security.sessions import Session, Sessions
+
+T = TypeVar("T")
+
+_ALL_OF_RPC: Final = (scope_name(Family.RPC, "*"),)
+_CLI: Final = Caller(caller_class=CallerClass.CLI, principal=PrincipalKind.PERSON, scopes=_ALL_OF_RPC)
+_NO_HASH: Final = "0" * 64
+
+
+class Keyring:
+    """The secrets of one instance, as a host that is open asks for them.
+
+    Its questions raise SecretExposedError, SecretCorruptError and StorageError: nobody is let in by a file that
+    cannot be trusted.
+    """
+
+    def __init__(self, folder: SecretsFolder, clock: Clock, *, key_rate: Rate) -> None:
+        """`key_rate` is for keys that have none of their own."""
+        self._clock = clock
+        self._key_rate = key_rate
+        store = TokenStore(folder.tokens_path(), clock)
+        self.sessions = Sessions(folder.sessions_path(), clock)
+        self.last_used = LastUsed(folder.last_used_path(), clock)
+        self._cli_key = _Watched(folder.cli_key_path(), folder.cli_key)
+        self._tokens = _Watched(folder.tokens_path(), lambda: {each.token_id: each for each in store.records()})
+        self._sessions = _Watched(folder.sessions_path(), lambda: _by_hash(self.sessions.stored()))
+
+    async def bearer(self, secret: str) -> Caller | Unproven:
+        """Who holds this key, if it is one."""
+        token_id = token_id_of(secret)
+        if token_id is None:
+            is_cli = same_secret(secret, await self._cli_key.value())
+            return _CLI if is_cli else Unproven(reason="not a key of this HQ")
+        record = (await self._tokens.value()).get(token_id)
+        reason = why_not(record, secret, now_ms=self._clock.now_ms())
+        if reason is not None or record is None:
+            return Unproven(reason=reason or "no such key", token_id=token_id)
+        self.last_used.note(token_id)
+        return self._holder(record)
+
+    async def session(self, secrets: Sequence[str]) -> Caller | Unproven:
+        """Whose session one of these is. There may be several: other servers of this host can add cookies."""
+        known, now_ms = await self._sessions.value(), self._clock.now_ms()
+        for secret in secrets:
+            # Looking up a hash tells by its timing nothing that leads to a secret.
+            found = known.get(hash_of(secret))
+            if found is None or not found.is_live(now_ms, used_at_ms=self.last_used.noted_ms(found.session_id)):
+                continue
+            self.last_used.note(found.session_id)
+            return Caller(
+                caller_class=CallerClass.FIRST_PARTY,
+                principal=PrincipalKind.PERSON,
+                token_id=found.session_id,
+                scopes=_ALL_OF_RPC,
+            )
+        return Unproven(reason="no live session")
+
+    def _holder(self, record: TokenRecord) -> Caller:
+        rate = self._key_rate if record.rate_per_minute is None else Rate(per_minute=record.rate_per_minute)
+        return Caller(
+            caller_class=record.caller_class,
+            principal=record.principal,
+            token_id=record.token_id,
+            scopes=record.scopes,
+            rate=rate,
+        )
+
+
+def why_not(record: TokenRecord | None, token: str, *, now_ms: int) -> str | None:
+    """Why `token` is not a valid key of `record`, or None when it is one. Takes the same time in every case."""
+    given = hash_of(token)
+    before = None if record is None else record.before
+    is_current = hmac.compare_digest(_NO_HASH if record is None else record.token_hash, given)
+    is_former = hmac.compare_digest(_NO_HASH if before is None else before.token_hash, given)
+    match record, before:
+        case None, _:
+            return "no such key, or it was revoked"
+        case TokenRecord(), _ if not (is_current or is_former):
+            return "another secret than that of the key"
+        case TokenRecord(), _ if record.expires_at_ms is not None and record.expires_at_ms <= now_ms:
+            return "expired"
+        case TokenRecord(), _ if is_former and before is not None and before.ends_at_ms <= now_ms:
+            return "rotated, and the overlap is over"
+    return None
+
+
+def _by_hash(sessions: Sequence[Session]) -> Mapping[str, Session]:
+    return {session.secret_hash: session for session in sessions}
+
+
+class _Watched(Generic[T]):
+    """What `read` makes of a file, made again when the file was replaced."""
+
+    def __init__(self, path: Path, read: Callable[[], T]) -> None:
+        self._path = str(path)  # a text, for it is looked at with every call
+        self._read = read
+        self._seen: tuple[int, ...] | None = None
+        self._value: T | None = None
+
+    async def value(self) -> T:
+        # Not in a thread: a stat of a file that was looked at a moment ago is quicker than the way there and back.
+        now = self._identity()
+        if self._value is None or now != self._seen:
+            # Looked at before it is read: what is replaced in between is read again at the next question.
+            value = await asyncio.to_thread(self._read)
+            self._value, self._seen = value, now
+            return value
+        return self._value
+
+    def _identity(self) -> tuple[int, ...]:
+        # The file is only ever replaced, so a new one has another inode; a change of mode or owner shows in the ctime.
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return ()  # not there, or out of reach; whoever reads it says so
+        return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
