@@ -243,7 +243,8 @@ class Database:
     def _transaction(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         list(self._raw.execute("BEGIN IMMEDIATE"))
         try:
-            outcomes = [self._run(unit) for unit in units]
+            # What a unit alone raises undoes the whole transaction, which is its own: that saves a savepoint.
+            outcomes = [self._run(unit) for unit in units] if len(units) > 1 else [Done(units[0](self._connection))]
             list(self._raw.execute("COMMIT"))
         finally:
             if self._raw.in_transaction:  # a failed COMMIT, or a unit that could not be undone alone

@@ -13,6 +13,7 @@ from rawr.execution.embedded import claims, events, jobs, registry, retention, r
 from rawr.execution.embedded.cancellation import Page, cancel_page
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.memory import NOTHING
 from rawr.execution.embedded.model import (
     Claim,
     EngineRun,
@@ -219,8 +220,8 @@ class EngineStore:
 
     async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
         """The memos of the run's finished steps by step id."""
-        found = await self._database.read(lambda c: runs.finished_steps(c, run_id, with_memos=True))
-        memos: dict[str, JsonValue] = found.memos.value()
+        memory = await self._database.read(lambda c: runs.memory_of(c, run_id, NOTHING))
+        memos: dict[str, JsonValue] = memory.memos().value()
         return memos
 
     async def _count(self, sql: str, *parameters: int) -> int:
@@ -274,7 +275,7 @@ def _settle(at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, ne
         return Settled(stale=True, next_claim=None, more_due=False)
     runs.settle(at, job, outcome, max_attempts=claim.call.max_attempts, backoff=backoff)
     events.route_emitted(at)
-    taken = None if next_lease is None else claims.claim_next_of(at, next_lease, claim.run_id)
+    taken = None if next_lease is None else claims.claim_next_of(at, next_lease, claim)
     return Settled(stale=False, next_claim=taken, more_due=claims.is_more_due(at))
 
 
