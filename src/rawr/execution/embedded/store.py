@@ -196,7 +196,9 @@ class EngineStore:
     async def busy_count(self, now_ms: int) -> int:
         """As `pending_count`, without what is not due yet."""
         sql = (
-            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL OR (parked_on IS NULL AND due_at <= ?1))"
+            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL)"
+            " + (SELECT count(*) FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL"
+            " AND kind IN ('call', 'sleep') AND due_at <= ?1)"
             " + (SELECT count(*) FROM timers WHERE due_at <= ?1)"
             " + (SELECT count(*) FROM events WHERE routed = 0)"
         )
