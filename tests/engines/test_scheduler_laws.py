@@ -159,10 +159,11 @@ class Engines(RuleBasedStateMachine):
         data=st.data(),
         what=st.sampled_from(["finish", "step", "fan", "fail", "error", "sleep", "wait", "invoke"]),
         goes_on=st.booleans(),
+        gives_way=st.booleans(),
     )
-    def answer(self, data: st.DataObject, what: str, goes_on: bool) -> None:
+    def answer(self, data: st.DataObject, what: str, goes_on: bool, gives_way: bool) -> None:
         claim = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        self.settle(claim, self.outcome(claim, what), goes_on=goes_on)
+        self.settle(claim, self.outcome(claim, what), goes_on=goes_on, gives_way=gives_way)
 
     @rule(owner=st.sampled_from(OWNERS))
     def die(self, owner: str) -> None:
@@ -268,13 +269,20 @@ class Engines(RuleBasedStateMachine):
         self.remembered[key] = value = [self.answers, VALUES[self.answers % len(VALUES)]]
         return OpsAnswered(ops=(StepRan(step_id=step_id, name=step_id, memo=fragment({"data": value})),))
 
-    def settle(self, claim: Claim, outcome: Outcome, *, goes_on: bool = False) -> None:
+    def settle(self, claim: Claim, outcome: Outcome, *, goes_on: bool = False, gives_way: bool = False) -> None:
         lease = Lease(owner=claim.owner, until_ms=2**60) if goes_on else None
-        settled = self.wait_for(self.store.settle(claim, outcome, next_lease=lease))
+        settled = self.wait_for(self.store.settle(claim, outcome, next_lease=lease, gives_way=gives_way))
         assert not settled.stale
         if settled.next_claim is not None:
             self.hold(settled.next_claim)
+            assert not (gives_way and self.due_runs() - {claim.run_id}), "who waits longer goes first"
         self.drop_ended()
+
+    def due_runs(self) -> set[str]:
+        sql = (
+            "SELECT run_id FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= "
+        )
+        return {run_id for (run_id,) in self.query(f"{sql}{self.clock.now_ms()}")}
 
     def drop_ended(self) -> None:
         """A run that ended (cancelled, or replaced) takes its calls with it; their answers are dropped."""

@@ -48,7 +48,8 @@ _NEXT_OF: Final = (
     " AND key1 IS NULL AND key2 IS NULL AND throttle IS NULL"
 )
 _DUE: Final = (
-    "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ? LIMIT 1"
+    "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?"
+    " AND run_id <> ? LIMIT 1"
 )
 
 
@@ -95,8 +96,9 @@ def held_job(at: Transition, claim: Claim) -> Job | None:
     return None if held is None else job_of(held)
 
 
-def is_more_due(at: Transition) -> bool:
-    return one(at.connection, _DUE, (at.now_ms,)) is not None
+def is_more_due(at: Transition, *, besides: str = "") -> bool:
+    """Whether somebody could claim a call now, of any run `besides` this one."""
+    return one(at.connection, _DUE, (at.now_ms, besides)) is not None
 
 
 def reclaim(at: Transition, *, dead: Sequence[str], alive: Sequence[str], crashes_max: int) -> int:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from operator import attrgetter
+from typing import Final, TypeVar
 
 import msgspec
 
 from rawr.execution.embedded.fragment import Fragment
+
+T = TypeVar("T")
+_step_id: Final = attrgetter("step_id")
 
 
 class FinishedStep(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,29 +50,24 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
         """With the steps that finished after these, in their order."""
         if not found:
             return self
-        quoted = [step.quoted_id.encode() for step in found]
-        joined = b",".join([self.quoted_ids, *quoted] if self.steps else quoted)
+        quoted = ",".join([step.quoted_id for step in found]).encode()
+        quoted_ids = self.quoted_ids + b"," + quoted if self.steps else quoted
         steps = self.steps + len(found)
         if not self.has_memos:
-            return Memory(has_memos=False, steps=steps, quoted_ids=joined)
-        ids, texts = list(self.ids), list(self.texts)
+            return Memory(has_memos=False, steps=steps, quoted_ids=quoted_ids)
         differs = self.signed is not self.texts or any(step.memo_canonical is not None for step in found)
-        signed = list(self.signed) if differs else texts
-        for step, key in zip(found, quoted, strict=True):
-            place = bisect_left(ids, step.step_id)
-            ids.insert(place, step.step_id)
-            texts.insert(place, key + b":" + step.memo.encode())
-            if differs:
-                canonical = step.memo if step.memo_canonical is None else step.memo_canonical
-                signed.insert(place, key + b":" + canonical.encode())
-        kept = tuple(texts)
+        new = sorted(found, key=_step_id)
+        places = [bisect_left(self.ids, step.step_id) for step in new]
+        texts = _merged(self.texts, [_piece(step, step.memo) for step in new], places)
         return Memory(
             has_memos=True,
             steps=steps,
-            quoted_ids=joined,
-            ids=tuple(ids),
-            texts=kept,
-            signed=tuple(signed) if differs else kept,
+            quoted_ids=quoted_ids,
+            ids=_merged(self.ids, [step.step_id for step in new], places),
+            texts=texts,
+            signed=_merged(self.signed, [_piece(step, step.memo_canonical or step.memo) for step in new], places)
+            if differs
+            else texts,
         )
 
     def without_memos(self) -> Memory:
@@ -87,3 +86,20 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 NOTHING: Final = Memory(has_memos=True)
 """What a run remembers when it begins."""
+
+
+def _piece(step: FinishedStep, memo: str) -> bytes:
+    return f"{step.quoted_id}:{memo}".encode()
+
+
+def _merged(known: tuple[T, ...], new: list[T], places: list[int]) -> tuple[T, ...]:
+    """`known` with each of `new` in front of what is at its place there; both are sorted."""
+    if not known:
+        return tuple(new)
+    merged: list[T] = []
+    begin = 0
+    for value, place in zip(new, places, strict=True):
+        merged += known[begin:place]
+        merged.append(value)
+        begin = place
+    return (*merged, *known[begin:])

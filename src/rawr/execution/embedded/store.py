@@ -107,9 +107,16 @@ class EngineStore:
         """
         return await self._transition(lambda at: _claim(at, lease, serves, limit))
 
-    async def settle(self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None) -> Settled:
-        """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one."""
-        return await self._transition(lambda at: _settle(at, claim, outcome, self._backoff, next_lease))
+    async def settle(
+        self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None, gives_way: bool = False
+    ) -> Settled:
+        """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one.
+
+        Who gives way takes it only if no call of another run is due.
+        """
+        return await self._transition(
+            lambda at: _settle(at, claim, outcome, self._backoff, next_lease, gives_way=gives_way)
+        )
 
     async def cancel(self, run_id: str, reason: str) -> bool:
         """End a run from outside; whether it had not ended before."""
@@ -271,13 +278,17 @@ def _engine_run(row: Sequence[Any]) -> EngineRun:
     )
 
 
-def _settle(at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, next_lease: Lease | None) -> Settled:
+def _settle(
+    at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, next_lease: Lease | None, *, gives_way: bool
+) -> Settled:
     job = claims.held_job(at, claim)
     if job is None:
         return Settled(stale=True, next_claim=None, more_due=False)
     runs.settle(at, job, outcome, max_attempts=claim.call.max_attempts, backoff=backoff)
     events.route_emitted(at)
-    taken = None if next_lease is None else claims.claim_next_of(at, next_lease, claim)
+    taken = None
+    if next_lease is not None and not (gives_way and claims.is_more_due(at, besides=claim.run_id)):
+        taken = claims.claim_next_of(at, next_lease, claim)
     return Settled(stale=False, next_claim=taken, more_due=claims.is_more_due(at))
 
 
