@@ -26,14 +26,16 @@ async def make(folder: Path, *, runs: int, sleeping: bool) -> None:
         await _one_more(engine)
     await engine.stop(0)
     if runs > 1:
-        multiply(folder / "engine.sqlite", runs - 1)
+        multiply(folder / "engine.sqlite", runs - 1, sleeping=sleeping)
 
 
 async def idle(folder: Path, *, runs: int, seconds: float) -> dict[str, float]:
     """Put so many more runs to sleep, then do nothing: MiB of memory, and the share of a CPU."""
     engine = engine_on(folder, _app(sleeping=True))
     await engine.start()
+    asleep = await engine.pending_count()
     await _many_more(engine, runs)
+    assert await engine.pending_count() == asleep + runs, "a run does not sleep"
     await asyncio.sleep(1)
     began_cpu_s, began_s = time.process_time(), time.perf_counter()
     await asyncio.sleep(seconds)

@@ -46,23 +46,15 @@ def many_runs(folder: Path, *, runs: int, steps: int, form: str) -> dict[str, fl
     workflow = DBOS.workflow()(all_steps)
     DBOS.launch()
     queue = DBOS.register_queue("bench", polling_interval_sec=POLL_S)
-    forms: dict[str, Callable[[int], None]] = {
-        "queue": lambda count: _wait([queue.enqueue(workflow) for _ in range(count)]),
-        "call": lambda count: _drop([workflow() for _ in range(count)]),
+    forms: dict[str, Callable[[int], list[Any]]] = {
+        "queue": lambda count: [done.get_result() for done in [queue.enqueue(workflow) for _ in range(count)]],
+        "call": lambda count: [workflow() for _ in range(count)],
     }
     forms[form](WARM_UP_RUNS)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    forms[form](runs)
+    results = forms[form](runs)
     took = {"wallS": time.perf_counter() - began_s, "cpuS": time.process_time() - began_cpu_s}
+    assert results == [list(range(steps))] * runs
     assert modes == {("wal", 2)}, f"not as durable as the engine: {modes}"
     DBOS.destroy()
     return took
-
-
-def _wait(handles: list[Any]) -> None:
-    for handle in handles:
-        handle.get_result()
-
-
-def _drop(_: list[Any]) -> None:
-    """The results were the point."""

@@ -20,7 +20,7 @@ _COPY: Final = {
 """The tables that belong to a run, and the columns in which its copies differ."""
 
 
-def multiply(database: Path, runs: int) -> None:
+def multiply(database: Path, runs: int, *, sleeping: bool) -> None:
     """Make `runs` more of the only run of the function, in the order of their age."""
     connection = apsw.Connection(str(database))
     list(
@@ -39,9 +39,11 @@ def multiply(database: Path, runs: int) -> None:
             )
         )
     list(connection.execute("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"))
-    [(total,)] = connection.execute("SELECT count(*) FROM runs")
+    [(total,)] = connection.execute("SELECT count(*) FROM runs WHERE (ended_at IS NULL) = ?", (sleeping,))
+    [(asleep,)] = connection.execute("SELECT count(*) FROM queue WHERE kind = 'sleep'")
     connection.close()
-    assert total == runs + 1
+    assert total == runs + 1, "the run that was copied is in another state"
+    assert asleep == (runs + 1 if sleeping else 0)
 
 
 def _numbered(column: str) -> str:

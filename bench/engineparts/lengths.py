@@ -29,7 +29,7 @@ class ReadyAnswers:
         self._answers = [_signed(206, encode([_step_ran(number)])) for number in range(steps)]
         self._answers.append(_signed(200, b'"done"'))
         if first_sleeps:
-            self._answers[0] = _signed(206, encode([{"id": "nap", "op": "Sleep", "name": "10000h", "opts": {}}]))
+            self._answers[0] = _signed(206, encode([{"id": "nap", "op": "Sleep", "name": "8000h", "opts": {}}]))
         self._made: dict[str, int] = {}
         self._began_s = 0.0
         self.cpu_s = 0.0
