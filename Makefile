@@ -4,6 +4,7 @@ SEED ?= 20261122
 WORKERS ?= 2
 IN_VENV = $(PY) scripts/bootstrap.py run
 IN_DEV_VENV = $(PY) scripts/bootstrap.py run --dev
+IN_BENCH_VENV = $(PY) scripts/bootstrap.py run --bench
 
 .PHONY: up down test kit openapi check lint bench lock
 
@@ -32,7 +33,7 @@ check: lint ## lint, types and import contracts
 	@$(IN_DEV_VENV) lint-imports --config importlinter.toml
 
 bench: ## the README's performance claims, as ratios
-	@$(IN_DEV_VENV) python -m bench
+	@$(IN_BENCH_VENV) python -m bench
 
 lock: ## compile requirements/*.txt from pyproject.toml
 	@$(PY) scripts/lock.py $(ARGS)

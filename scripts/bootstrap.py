@@ -1,7 +1,7 @@
 """Makes `.venv` from the hash-pinned requirements and runs a command in it. Standard library only.
 
-    python3 scripts/bootstrap.py run [--dev] COMMAND [ARGUMENT ...]
-    python3 scripts/bootstrap.py sync [--dev]
+    python3 scripts/bootstrap.py run [--dev | --bench] COMMAND [ARGUMENT ...]
+    python3 scripts/bootstrap.py sync [--dev | --bench]
 
 The environment is made once and again only when the pins, the Python or the place of the checkout changed.
 uv installs it when uv is there, venv and pip otherwise. Everything comes from the package index that uv or pip
@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".rawr-bootstrap.json"
-REQUIREMENTS = {"runtime": ROOT / "requirements" / "runtime.txt", "dev": ROOT / "requirements" / "dev.txt"}
+REQUIREMENTS = {name: ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "bench")}
+INSTALLED = {"runtime": ("runtime",), "dev": ("dev",), "bench": ("dev", "bench")}
+"""The requirements that an environment of each group is made from."""
 PYTHON_MIN = (3, 11)
 DEPTH = "RAWR_BOOTSTRAP_DEPTH"
 LAUNCHER = """import sys
@@ -48,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     if sys.version_info < PYTHON_MIN:
         return rerun_with_newer_python(argv)
-    group = "dev" if options.dev else "runtime"
+    group = "bench" if options.bench else "dev" if options.dev else "runtime"
     try:
         with only_one_at_a_time():
             ensure_environment(group)
@@ -69,9 +71,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bootstrap.py", description="Make .venv and run a command in it.")
     actions = parser.add_subparsers(dest="action", required=True)
     sync = actions.add_parser("sync", help="only make the environment")
-    sync.add_argument("--dev", action="store_true", help="with the tools for tests and checks")
     run = actions.add_parser("run", help="make the environment and run a command in it")
-    run.add_argument("--dev", action="store_true", help="with the tools for tests and checks")
+    for action in (sync, run):
+        more = action.add_mutually_exclusive_group()
+        more.add_argument("--dev", action="store_true", help="with the tools for tests and checks")
+        more.add_argument("--bench", action="store_true", help="and with what the benchmarks compare with")
     run.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     if options.action == "run" and not options.command:
@@ -111,20 +115,24 @@ def only_one_at_a_time() -> Iterator[None]:
 def ensure_environment(group: str) -> None:
     wanted = fingerprints()
     stamp = read_stamp()
-    made_from = {name: stamp.get(name) for name in ("python", group)}
+    groups = INSTALLED[group]
+    made_from = {name: stamp.get(name) for name in ("python", *groups)}
     same_place = stamp.get("place") == str(ROOT)
     if same_place and made_from == {name: wanted[name] for name in made_from} and VENV_PYTHON.exists():
         return
     started = time.monotonic()
-    count = sum("==" in line for line in REQUIREMENTS[group].read_text().splitlines())
-    say(f"making .venv with {count} pinned packages (only when they change) ...")
+    pinned = {
+        line.split()[0] for name in groups for line in REQUIREMENTS[name].read_text().splitlines() if "==" in line
+    }
+    say(f"making .venv with {len(pinned)} pinned packages (only when they change) ...")
     uv = shutil.which("uv")
     make_venv(uv, fresh=not same_place or stamp.get("python") != wanted["python"])
     STAMP.unlink(missing_ok=True)  # from here to the end the environment is not to be trusted
-    install(uv, REQUIREMENTS[group])
+    for name in groups:
+        install(uv, REQUIREMENTS[name])
     link_project()
     compile_sources()
-    installed = ["runtime", "dev"] if group == "dev" else ["runtime"]  # dev holds the same runtime pins
+    installed = {"runtime", *groups}  # dev holds the same runtime pins
     made = {"place": str(ROOT), "python": wanted["python"], **{name: wanted[name] for name in installed}}
     write(STAMP, json.dumps(made))
     say(f"ready after {time.monotonic() - started:.0f} s")

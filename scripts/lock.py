@@ -30,9 +30,13 @@ OPTIONS = [
 
 def main() -> int:
     uv = shutil.which("uv") or uv_of_our_own()
-    runtime, dev = ROOT / "requirements" / "runtime.txt", ROOT / "requirements" / "dev.txt"
+    runtime, dev, bench = (ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "bench"))
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv[1:] else []
-    for target, extra in ((runtime, []), (dev, ["--group", "dev", "-c", str(runtime)])):
+    for target, extra in (
+        (runtime, []),
+        (dev, ["--group", "dev", "-c", str(runtime)]),
+        (bench, ["--group", "bench", "-c", str(dev)]),  # what the benchmarks compare with; beside the dev packages
+    ):
         subprocess.run(
             [uv, "pip", "compile", *OPTIONS, *upgrade, "pyproject.toml", *extra, "-o", str(target)],
             cwd=ROOT,

@@ -92,7 +92,7 @@ def test_a_step_that_is_remembered_is_neither_planned_again_nor_changed(tmp_path
         second = StepRan(step_id="s", name="s", memo=fragment({"data": 2}))
         settled = await store.settle(settled.next_claim, OpsAnswered(ops=(second,)), next_lease=ME)
         assert settled.next_claim is not None
-        assert settled.next_claim.call.memos.value() == {"s": {"data": 1}}
+        assert settled.next_claim.call.memory.memos().value() == {"s": {"data": 1}}
 
     with_claim(tmp_path, scenario)
 
@@ -118,7 +118,7 @@ def test_jobs_under_which_the_host_died_twice_are_worked_on_one_at_a_time(tmp_pa
             ran = StepRan(step_id=suspect.call.step_id, name="s", memo=fragment({"data": 1}))
             await store.settle(suspect, OpsAnswered(ops=(ran,)), next_lease=None)
         (discovery,) = await store.claim(ME, {"fn": ""}, 10)
-        assert discovery.call.steps == len(discovery.call.stack.value()) == 3
+        assert discovery.call.memory.steps == len(discovery.call.memory.stack().value()) == 3
 
     with_claim(tmp_path, scenario)
 

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rawr.execution.embedded.fragment import NULL, fragment
+from rawr.execution.embedded.fragment import NULL, Fragment, fragment
 from rawr.execution.embedded.functions import (
     Batch,
     Concurrency,
@@ -39,6 +39,7 @@ from rawr.execution.embedded.functions import (
     Trigger,
 )
 from rawr.execution.embedded.ingestion import new_event
+from rawr.execution.embedded.memory import NOTHING, Memory
 from rawr.execution.embedded.model import Claim, EngineRun, EngineRunStatus, Lease
 from rawr.execution.embedded.outcomes import (
     CallFailed,
@@ -54,9 +55,10 @@ from rawr.execution.embedded.outcomes import (
     StepRan,
 )
 from rawr.execution.embedded.protocol import ROOT_STEP
+from rawr.execution.embedded.runs import memory_of, run_events
 from rawr.execution.embedded.store import EngineStore
 from rawr.execution.ports import OutgoingEvent
-from rawr.storage.sqlite import rows
+from rawr.storage.sqlite import Connection, rows
 from rawr.testing.clock import FakeClock
 
 T = TypeVar("T")
@@ -91,6 +93,8 @@ FUNCTIONS = {
 }
 ALWAYS_RUNS = {"plain", "limited", "shared1", "shared2", "throttled", "throttled_limited", "replacing"}
 OWNERS = ("one", "two")
+VALUES = (None, 1.5, 2**60, "\U0001f600", "\uffee")
+"""Some are written in one way and signed in another."""
 
 
 class Engines(RuleBasedStateMachine):
@@ -140,15 +144,26 @@ class Engines(RuleBasedStateMachine):
     def claim(self, owner: str, limit: int) -> None:
         lease = Lease(owner=owner, until_ms=2**60)
         for claim in self.wait_for(self.store.claim(lease, dict.fromkeys(FUNCTIONS, ""), limit)):
-            assert claim.job_id not in self.held, "a job is held by one engine at a time"
-            self.held[claim.job_id] = claim
+            self.hold(claim)
             self.started.setdefault(claim.run_id, self.clock.now_ms())
 
+    def hold(self, claim: Claim) -> None:
+        assert claim.job_id not in self.held, "a job is held by one engine at a time"
+        self.held[claim.job_id] = claim
+        memory, (_, events) = self.wait_for(self.store._database.read(lambda c: read_afresh(c, claim.run_id)))
+        assert claim.call.memory == memory, "what is kept from call to call is what is stored"
+        assert claim.call.events == tuple(body for _, body in events)
+
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), what=st.sampled_from(["finish", "step", "fan", "fail", "error", "sleep", "wait", "invoke"]))
-    def answer(self, data: st.DataObject, what: str) -> None:
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["finish", "step", "fan", "fail", "error", "sleep", "wait", "invoke"]),
+        goes_on=st.booleans(),
+        gives_way=st.booleans(),
+    )
+    def answer(self, data: st.DataObject, what: str, goes_on: bool, gives_way: bool) -> None:
         claim = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        self.settle(claim, self.outcome(claim, what))
+        self.settle(claim, self.outcome(claim, what), goes_on=goes_on, gives_way=gives_way)
 
     @rule(owner=st.sampled_from(OWNERS))
     def die(self, owner: str) -> None:
@@ -215,7 +230,7 @@ class Engines(RuleBasedStateMachine):
         fresh = f"s{self.answers}"
         match what:
             case "finish":
-                return FunctionFinished(output=fragment(claim.call.steps))
+                return FunctionFinished(output=fragment(claim.call.memory.steps))
             case "fail":
                 return CallFailed(failure=Failure(name="E", message="m"), retriable=True)
             case "fan":
@@ -251,13 +266,23 @@ class Engines(RuleBasedStateMachine):
             return OpsAnswered(ops=(StepErrored(step_id=step_id, name=step_id, failure=failure, final=False),))
         key = (claim.run_id, step_id)
         assert key not in self.remembered, "a step that is remembered does not run again"
-        self.remembered[key] = self.answers
-        return OpsAnswered(ops=(StepRan(step_id=step_id, name=step_id, memo=fragment({"data": self.answers})),))
+        self.remembered[key] = value = [self.answers, VALUES[self.answers % len(VALUES)]]
+        return OpsAnswered(ops=(StepRan(step_id=step_id, name=step_id, memo=fragment({"data": value})),))
 
-    def settle(self, claim: Claim, outcome: Outcome) -> None:
-        settled = self.wait_for(self.store.settle(claim, outcome, next_lease=None))
+    def settle(self, claim: Claim, outcome: Outcome, *, goes_on: bool = False, gives_way: bool = False) -> None:
+        lease = Lease(owner=claim.owner, until_ms=2**60) if goes_on else None
+        settled = self.wait_for(self.store.settle(claim, outcome, next_lease=lease, gives_way=gives_way))
         assert not settled.stale
+        if settled.next_claim is not None:
+            self.hold(settled.next_claim)
+            assert not (gives_way and self.due_runs() - {claim.run_id}), "who waits longer goes first"
         self.drop_ended()
+
+    def due_runs(self) -> set[str]:
+        sql = (
+            "SELECT run_id FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= "
+        )
+        return {run_id for (run_id,) in self.query(f"{sql}{self.clock.now_ms()}")}
 
     def drop_ended(self) -> None:
         """A run that ended (cancelled, or replaced) takes its calls with it; their answers are dropped."""
@@ -321,6 +346,10 @@ class Engines(RuleBasedStateMachine):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self.store._database.read_sync(lambda c: rows(c, sql))
+
+
+def read_afresh(connection: Connection, run_id: str) -> tuple[Memory, tuple[str, list[tuple[str, Fragment]]]]:
+    return memory_of(connection, run_id, NOTHING), run_events(connection, run_id)
 
 
 def at_most(times_ms: list[int], count: int, *, within_ms: int) -> bool:

@@ -14,11 +14,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import jcs
+import msgspec
 
 from rawr.errors import BadInputError, RawrError
-from rawr.wire import JsonValue
+from rawr.wire import JsonValue, encode_canonical
 
 HEADER: Final = "x-inngest-signature"
+
+_DOUBTFUL: Final = re.compile(rb"[:\[,]-?(?:[0-9]+[.eE]|[0-9]{16})")
+_NUMBER_BEGINS: Final = tuple(b"-0123456789"[at : at + 1] for at in range(11))
+_RARE: Final = re.compile(rb"[\xee-\xff]")
+"""In UTF-8: what UTF-16 sorts otherwise, and what is not in the basic plane."""
 
 _KEY_PREFIX: Final = re.compile(r"signkey-\w+-")
 _SIGNATURE: Final = re.compile(r"t=([0-9]{1,12})&s=([0-9a-f]{64})\Z")
@@ -57,6 +63,9 @@ def canonical_text(body: bytes) -> bytes:
     """
     if not body:
         return b""
+    plain = _plain_text(body)
+    if plain is not None:
+        return plain
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -64,11 +73,32 @@ def canonical_text(body: bytes) -> bytes:
     return canonical(value)
 
 
+def is_plainly_canonical(text: bytes) -> bool:
+    """Whether `encode_canonical` wrote what RFC 8785 wants, for sure: no number that is not a small integer.
+
+    The two differ in floats and big integers, and in the order of keys beyond the basic plane. It costs a fraction of
+    making the canonical text; of texts that only look like such (`":1.5"` in a string) it says no.
+    """
+    if text[:1] in _NUMBER_BEGINS or _DOUBTFUL.search(text) is not None:
+        return False
+    return text.isascii() or _RARE.search(text) is None
+
+
+def _plain_text(body: bytes) -> bytes | None:
+    try:
+        text = encode_canonical(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    return text if is_plainly_canonical(text) else None
+
+
 def mac_of_canonical(text: bytes, key: str, t: int) -> str:
     """The hex MAC of an already canonical text. The HMAC key is the text of the key, not the bytes it spells."""
     prefix = _KEY_PREFIX.match(key)
     secret = key[prefix.end() :] if prefix else key
-    return hmac.new(secret.encode(), text + str(t).encode(), hashlib.sha256).hexdigest()
+    made = hmac.new(secret.encode(), text, hashlib.sha256)
+    made.update(str(t).encode())  # a long text is not copied for this
+    return made.hexdigest()
 
 
 def mac(body: bytes, key: str, t: int) -> str:

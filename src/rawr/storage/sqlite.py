@@ -244,12 +244,20 @@ class Database:
     def _transaction(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         list(self._raw.execute("BEGIN IMMEDIATE"))
         try:
-            outcomes = [self._run(unit) for unit in units]
-            list(self._raw.execute("COMMIT"))
+            outcomes = [self._run_alone(units[0])] if len(units) == 1 else [self._run(unit) for unit in units]
+            if any(isinstance(outcome, Done) for outcome in outcomes):
+                list(self._raw.execute("COMMIT"))
         finally:
-            if self._raw.in_transaction:  # a failed COMMIT, or a unit that could not be undone alone
+            if self._raw.in_transaction:  # nothing to commit, a failed COMMIT, or a unit that could not be undone alone
                 list(self._raw.execute("ROLLBACK"))
         return outcomes
+
+    def _run_alone(self, unit: Unit) -> Outcome:
+        """What it raises undoes the transaction, which is all its own: that saves a savepoint."""
+        try:
+            return Done(unit(self._connection))
+        except Exception as error:  # noqa: BLE001 - it is told to who waits
+            return Failed(error)
 
     def _run(self, unit: Unit) -> Outcome:
         list(self._raw.execute("SAVEPOINT unit"))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import rawr.execution.ingest  # noqa: F401 - first: it imports the SDK without its deprecation warnings
 from rawr.execution import signing
-from rawr.execution.embedded.fragment import fragment, frame
-from rawr.wire import JsonValue, encode
+from rawr.execution.embedded.fragment import fragment, frame, read_fragment
+from rawr.wire import JsonValue, encode, encode_canonical
 
 from inngest._internal import net, server_lib  # isort: skip
 
@@ -58,6 +58,41 @@ def test_a_frame_of_fragments_is_signed_as_if_it_had_been_canonicalised_whole(pa
     framed = frame({"b": [fragment(part) for part in parts], "a": {"n": 7, "inner": fragment(parts)}})
     assert framed.signed == signing.canonical_text(framed.text)
     assert accepted_by_sdk(framed.text, signing.sign_canonical(framed.signed, KEY, 1_700_000_000))
+
+
+@given(values)
+def test_what_is_plainly_canonical_is_what_the_other_way_gives(value: JsonValue) -> None:
+    text = encode_canonical(value)
+    if signing.is_plainly_canonical(text):
+        assert text == signing.canonical(json.loads(text))
+    assert signing.canonical_text(json.dumps(value).encode()) == signing.canonical(value)
+    assert read_fragment(value) == fragment(value)
+
+
+def test_most_texts_are_plainly_canonical_and_doubtful_numbers_never() -> None:
+    every_ascii = {chr(code): [chr(code), code, -code, None, True] for code in range(128)}
+    plain: list[JsonValue] = [every_ascii, {"caf\u00e9": "\u20ac"}, ["v1.2", "1e5"], 10**14, "x", [], {}]
+    for value in plain:
+        text = encode_canonical(value)
+        assert text == signing.canonical(value)
+        assert signing.is_plainly_canonical(text) or isinstance(value, int)
+    doubtful: list[JsonValue] = [
+        1.0,
+        [1.0],
+        {"a": 1e300},
+        [1, 2.5],
+        2**53 + 1,
+        [10**15],
+        [-1e-9],
+        {"\ue000": 1, "\U0001f600": 2},
+    ]
+    for value in doubtful:
+        assert not signing.is_plainly_canonical(encode_canonical(value))
+
+
+@pytest.mark.parametrize("body", [b'{"a":1,"a":2}', b"[-0,-0.0]", b" [ 1 ] ", b'"\\u00e9"', b"1", b"[1E3]"])
+def test_a_canonical_text_is_read_as_the_sdk_reads_it(body: bytes) -> None:
+    assert signing.canonical_text(body) == signing.canonical(json.loads(body))
 
 
 def test_the_empty_body_is_signed_as_nothing() -> None:

@@ -26,7 +26,7 @@ def bootstrap_at(folder: Path) -> ModuleType:
     module.VENV_PYTHON = folder / ".venv/bin/python"  # type: ignore[attr-defined]
     module.STAMP = folder / ".venv/.rawr-bootstrap.json"  # type: ignore[attr-defined]
     module.REQUIREMENTS = {  # type: ignore[attr-defined]
-        name: folder / f"requirements/{name}.txt" for name in ("runtime", "dev")
+        name: folder / f"requirements/{name}.txt" for name in ("runtime", "dev", "bench")
     }
     return module
 
@@ -35,7 +35,7 @@ def bootstrap_at(folder: Path) -> ModuleType:
 def checkout(tmp_path: Path) -> Path:
     (tmp_path / "requirements").mkdir()
     (tmp_path / "src").mkdir()
-    for name in ("runtime", "dev"):
+    for name in ("runtime", "dev", "bench"):
         (tmp_path / f"requirements/{name}.txt").write_text("")
     return tmp_path
 
@@ -76,10 +76,27 @@ def test_changed_pins_a_broken_stamp_and_a_moved_checkout_make_it_again(
 
 
 @pytest.mark.usefixtures("without_uv")
+def test_what_the_benchmarks_compare_with_comes_beside_the_tools(
+    checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = bootstrap_at(checkout)
+    script.ensure_environment("bench")
+    capfd.readouterr()
+    for group in ("runtime", "dev", "bench"):
+        script.ensure_environment(group)
+    assert capfd.readouterr().err == "", "one environment has it all"
+    (checkout / "requirements/bench.txt").write_text("# changed\n")
+    script.ensure_environment("dev")
+    assert capfd.readouterr().err == "", "the tools are as they were"
+    script.ensure_environment("bench")
+    assert "ready after" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("without_uv")
 def test_the_launcher_works_from_a_path_with_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     (folder / "requirements").mkdir(parents=True)
-    for name in ("runtime", "dev"):
+    for name in ("runtime", "dev", "bench"):
         (folder / f"requirements/{name}.txt").write_text("")
     (folder / "src").symlink_to(ROOT / "src")
     bootstrap_at(folder).ensure_environment("runtime")

@@ -12,7 +12,9 @@ from typing import Final
 
 from rawr.execution.embedded import jobs, registry, runs
 from rawr.execution.embedded.admission import Candidate, is_admitted
-from rawr.execution.embedded.model import Claim, EngineRunStatus, JobKind, Lease
+from rawr.execution.embedded.fragment import Fragment
+from rawr.execution.embedded.memory import NOTHING
+from rawr.execution.embedded.model import Claim, EngineRunStatus, Lease
 from rawr.execution.embedded.pins import Judge, Standing, hold
 from rawr.execution.embedded.protocol import CALL_STATE_MAX_BYTES, Call
 from rawr.execution.embedded.transition import JOB, Job, TimerKind, Transition, job_of, set_timer
@@ -42,8 +44,15 @@ _CANDIDATES: Final = (
     " (code IS NULL OR fn_id || '|' || version || '|' || code NOT IN (SELECT value FROM json_each(?5)))"
     " ORDER BY due_at, rowid LIMIT ?4"
 )
+_NEXT_OF: Final = (
+    # By itself SQLite would look through everything that is due, for however many runs.
+    "SELECT job_id, min(due_at) FROM queue INDEXED BY queue_by_run WHERE run_id = ? AND lease_owner IS NULL"
+    " AND parked_on IS NULL AND kind = 'call' AND due_at <= ? AND crashes < ?"
+    " AND key1 IS NULL AND key2 IS NULL AND throttle IS NULL"
+)
 _DUE: Final = (
-    "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ? LIMIT 1"
+    "SELECT 1 FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = 'call' AND due_at <= ?"
+    " AND run_id <> ? LIMIT 1"
 )
 
 
@@ -81,16 +90,13 @@ def claim(
     return claims
 
 
-def claim_next_of(at: Transition, lease: Lease, run_id: str) -> Claim | None:
-    """Take the next due call of one run, unless it has limits: then it is the turn of who waits longest."""
-    found = one(
-        at.connection,
-        "SELECT job_id FROM queue WHERE run_id = ? AND lease_owner IS NULL AND parked_on IS NULL AND kind = ?"
-        " AND due_at <= ? AND crashes < ? AND key1 IS NULL AND key2 IS NULL AND throttle IS NULL"
-        " ORDER BY due_at, rowid LIMIT 1",
-        (run_id, JobKind.CALL.value, at.now_ms, CRASHES_SUSPECT),
-    )
-    return None if found is None else _take(at, lease, found[0])
+def claim_next_of(at: Transition, lease: Lease, settled: Claim) -> Claim | None:
+    """Take the next due call of the run, unless it has limits: then it is the turn of who waits longest.
+
+    It carries what the settled one carried, and what has come since: only that is read.
+    """
+    found = one(at.connection, _NEXT_OF, (settled.run_id, at.now_ms, CRASHES_SUSPECT))
+    return None if found is None or found[0] is None else _take(at, lease, found[0], settled.call)
 
 
 def held_job(at: Transition, claim: Claim) -> Job | None:
@@ -99,8 +105,9 @@ def held_job(at: Transition, claim: Claim) -> Job | None:
     return None if held is None else job_of(held)
 
 
-def is_more_due(at: Transition) -> bool:
-    return one(at.connection, _DUE, (at.now_ms,)) is not None
+def is_more_due(at: Transition, *, besides: str = "") -> bool:
+    """Whether somebody could claim a call now, of any run `besides` this one."""
+    return one(at.connection, _DUE, (at.now_ms, besides)) is not None
 
 
 def reclaim(at: Transition, *, dead: Sequence[str], alive: Sequence[str], crashes_max: int) -> int:
@@ -132,17 +139,19 @@ def _has_suspect(at: Transition, owner: str) -> bool:
     return held is not None
 
 
-def _take(at: Transition, lease: Lease, job_id: str) -> Claim:
+def _take(at: Transition, lease: Lease, job_id: str, last: Call | None = None) -> Claim:
+    """`last` is the call of the same run that this one directly follows."""
     taken = one(at.connection, _TAKE, (lease.owner, lease.until_ms, job_id))
     assert taken is not None
     job = job_of(taken)
-    _begin_run(at, job.run_id)
+    if last is None:
+        _begin_run(at, job.run_id)
     return Claim(
         owner=lease.owner,
         job_id=job.job_id,
         run_id=job.run_id,
         generation=job.generation,
-        call=_call(at, job),
+        call=_call(at, job, last),
         is_pinned=job.code is not None,
     )
 
@@ -165,19 +174,19 @@ def _begin_run(at: Transition, run_id: str) -> None:
         set_timer(at, f"{run_id}|finish", TimerKind.FINISH, at.now_ms + begun[0], run_id=run_id)
 
 
-def _call(at: Transition, job: Job) -> Call:
+def _call(at: Transition, job: Job, last: Call | None) -> Call:
     row = one(
         at.connection,
-        "SELECT r.plan_steps, r.steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
+        "SELECT r.plan_steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
         " WHERE r.run_id = ?",
         (job.run_id,),
     )
     assert row is not None
-    plan_steps, steps, state_bytes, max_attempts = row
-    _, triggers = runs.run_events(at.connection, job.run_id)
-    events = tuple(body for _, body in triggers)
+    plan_steps, state_bytes, max_attempts = row
+    events = _events(at, job.run_id) if last is None else last.events
     use_api = state_bytes + sum(event.size_bytes for event in events) > CALL_STATE_MAX_BYTES
-    finished = runs.finished_steps(at.connection, job.run_id, with_memos=not use_api)
+    known = NOTHING if last is None else last.memory
+    assert use_api or known.has_memos, "the state of a run only grows"
     return Call(
         fn_id=job.fn_id,
         run_id=job.run_id,
@@ -189,8 +198,11 @@ def _call(at: Transition, job: Job) -> Call:
         generation=job.generation,
         plan_steps=bool(plan_steps),
         events=events,
-        steps=steps,
-        stack=finished.stack,
-        memos=finished.memos,
+        memory=runs.memory_of(at.connection, job.run_id, known.without_memos() if use_api else known),
         use_api=use_api,
     )
+
+
+def _events(at: Transition, run_id: str) -> tuple[Fragment, ...]:
+    _, triggers = runs.run_events(at.connection, run_id)
+    return tuple(body for _, body in triggers)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rawr.execution.signing import NotCanonicalError, canonical
+from rawr.execution.signing import NotCanonicalError, canonical, is_plainly_canonical
 from rawr.wire import JsonValue, encode_canonical
 
 
@@ -49,6 +49,21 @@ def fragment(value: JsonValue) -> Fragment:
     return Fragment(text, None if signed == text else signed)
 
 
+def read_fragment(value: JsonValue) -> Fragment:
+    """`fragment` of a value that was read from JSON, so that what is written is JSON again.
+
+    Raises:
+        NotCanonicalError: it could never be part of a signed call.
+    """
+    try:
+        text = encode_canonical(value)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise NotCanonicalError(f"cannot be written as JSON: {error}") from error
+    # `null` may have been NaN, which `fragment` refuses.
+    is_plain = b"null" not in text and is_plainly_canonical(text)
+    return Fragment(text) if is_plain else fragment(value)
+
+
 def frame(parts: dict[str, Any]) -> Fragment:
     """One object out of fragments and plain values. Keys and plain values must be ASCII text or small integers.
 
@@ -58,6 +73,14 @@ def frame(parts: dict[str, Any]) -> Fragment:
     if not _any_differs(parts):
         return Fragment(text)
     return Fragment(text, encode_canonical(_filled(parts, signed=True)))
+
+
+def joined(*pieces: bytes | Fragment) -> Fragment:
+    """One value out of the pieces of its text. Bytes must be canonical already."""
+    text = b"".join([piece if isinstance(piece, bytes) else piece.text for piece in pieces])
+    if not any(isinstance(piece, Fragment) and piece.canonical is not None for piece in pieces):
+        return Fragment(text)
+    return Fragment(text, b"".join([piece if isinstance(piece, bytes) else piece.signed for piece in pieces]))
 
 
 def _filled(part: Any, *, signed: bool) -> Any:

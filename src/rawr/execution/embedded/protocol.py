@@ -16,7 +16,8 @@ import msgspec
 
 from rawr.errors import RawrError
 from rawr.execution import signing
-from rawr.execution.embedded.fragment import Fragment, fragment, frame
+from rawr.execution.embedded.fragment import Fragment, frame, joined, read_fragment
+from rawr.execution.embedded.memory import Memory
 from rawr.execution.embedded.outcomes import (
     CallFailed,
     EventAwaited,
@@ -33,7 +34,7 @@ from rawr.execution.embedded.outcomes import (
     UnsupportedOp,
 )
 from rawr.ids import is_request_id
-from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within
+from rawr.wire import DEPTH_MAX, JsonValue, MalformedJsonError, decode, depth_within, encode_canonical
 
 STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 RUN_STATE_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -70,12 +71,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Steps are to be planned, not run on sight: another call of the same run may be under way."""
     events: tuple[Fragment, ...]
     """What triggered the run: one event, or a batch."""
-    steps: int
-    """How many steps have finished."""
-    stack: Fragment
-    """A list of their ids, in the order in which they finished."""
-    memos: Fragment
-    """An object of their memos by id; empty with `use_api`."""
+    memory: Memory
+    """The steps that have finished; without their memos with `use_api`."""
     use_api: bool = False
     """Events and memos are too large for the request; the SDK fetches them."""
 
@@ -99,30 +96,7 @@ class Answer(Protocol):
 
 def call_request(call: Call, *, key: str, t: int) -> Request:
     """The signed POST of a call; `t` is in Unix seconds."""
-    body = frame(
-        {
-            "ctx": {
-                "attempt": call.attempt,
-                "disable_immediate_execution": call.plan_steps,
-                "env": "",
-                "fn_id": call.fn_id,
-                "generation_id": call.generation,
-                "job_id": call.job_id,
-                "max_attempts": call.max_attempts,
-                "qi_id": call.job_id,
-                "request_id": call.request_id,
-                "run_id": call.run_id,
-                "stack": {"current": call.steps, "stack": call.stack},
-                "step_id": call.step_id,
-                "use_api": call.use_api,
-            },
-            "event": call.events[0],
-            "events": [] if call.use_api else list(call.events),
-            "steps": call.memos,
-            "use_api": call.use_api,
-            "version": 2,
-        }
-    )
+    body = _call_body(call)
     headers = {
         **_signed_headers(body, key=key, t=t),
         "x-inngest-req-version": "2",
@@ -152,6 +126,37 @@ def _correlation(event: Fragment) -> dict[str, str]:
     except msgspec.ValidationError:
         return {}  # data of another shape, which is anybody's right
     return {"x-correlation-id": given} if is_request_id(given) else {}
+
+
+def _call_body(call: Call) -> Fragment:
+    """Keys are sorted here by hand, and what can be long is only put together: it grows with every step of the run."""
+    ctx = {
+        "attempt": call.attempt,
+        "disable_immediate_execution": call.plan_steps,
+        "env": "",
+        "fn_id": call.fn_id,
+        "generation_id": call.generation,
+        "job_id": call.job_id,
+        "max_attempts": call.max_attempts,
+        "qi_id": call.job_id,
+        "request_id": call.request_id,
+        "run_id": call.run_id,
+        "stack": {"current": call.memory.steps, "stack": msgspec.Raw(call.memory.stack().text)},
+        "step_id": call.step_id,
+        "use_api": call.use_api,
+    }
+    use_api = b"true" if call.use_api else b"false"
+    between = [piece for event in call.events[1:] for piece in (b",", event)]
+    return joined(
+        b'{"ctx":' + encode_canonical(ctx),
+        b',"event":',
+        call.events[0],
+        b',"events":[',
+        *([] if call.use_api else [call.events[0], *between]),
+        b'],"steps":',
+        call.memory.memos(),
+        b',"use_api":' + use_api + b',"version":2}',
+    )
 
 
 def traceparent(run_id: str, request_id: str) -> str:
@@ -303,7 +308,7 @@ def _op(raw: JsonValue, *, no_retry: bool) -> Op:
 
 
 def _step_ran(step_id: str, name: str, data: JsonValue) -> Op:
-    memo = fragment({"data": data})
+    memo = read_fragment({"data": data})
     if memo.size_bytes <= STEP_OUTPUT_MAX_BYTES:
         return StepRan(step_id=step_id, name=name, memo=memo)
     message = f"step {name!r} gave {memo.size_bytes} bytes; the limit is {STEP_OUTPUT_MAX_BYTES}"
@@ -312,7 +317,7 @@ def _step_ran(step_id: str, name: str, data: JsonValue) -> Op:
 
 
 def _finished(body: JsonValue) -> Outcome:
-    output = fragment(body)
+    output = read_fragment(body)
     if output.size_bytes <= STEP_OUTPUT_MAX_BYTES:
         return FunctionFinished(output=output)
     message = f"the function returned {output.size_bytes} bytes; the limit is {STEP_OUTPUT_MAX_BYTES}"

@@ -16,13 +16,14 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.execution.embedded.comparison import Comparison, ReplayDifference
-from rawr.execution.embedded.fragment import fragment, frame
 from rawr.execution.embedded.functions import RegisteredFunction
-from rawr.execution.embedded.history import History
+from rawr.execution.embedded.history import History, Remembered
+from rawr.execution.embedded.memory import NOTHING, FinishedStep
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
 from rawr.execution.embedded.protocol import ROOT_STEP, Call, call_request, parse_answer, parse_functions, sync_request
 from rawr.execution.embedded.registration import functions_of
 from rawr.execution.ports import EngineCall
+from rawr.wire import encode
 
 PASS_TIMEOUT_S: Final = 60.0
 WOULD_ACT: Final = "WouldActError"
@@ -98,9 +99,7 @@ class Replayer:
             generation=1,
             plan_steps=True,
             events=history.events,
-            steps=count,
-            stack=fragment([step.step.step_id for step in done]),
-            memos=frame({step.step.step_id: step.memo for step in done}),
+            memory=NOTHING.with_steps([_finished(step) for step in done]),
         )
         request = call_request(call, key=self._key, t=self._clock.now_ms() // 1000)
         async with asyncio.timeout(PASS_TIMEOUT_S):
@@ -112,6 +111,13 @@ class Replayer:
                 message = f"{type(error).__name__}: {str(error)!a}"
                 return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
         return parse_answer(answer, keys=(self._key,))
+
+
+def _finished(remembered: Remembered) -> FinishedStep:
+    memo, step_id = remembered.memo, remembered.step.step_id
+    canonical = None if memo.canonical is None else memo.canonical.decode()
+    quoted_id = encode(step_id).decode()
+    return FinishedStep(step_id=step_id, quoted_id=quoted_id, memo=memo.text.decode(), memo_canonical=canonical)
 
 
 async def synced(call: EngineCall, *, signing_key: str, clock: Clock, serve_url: str) -> Replayer:

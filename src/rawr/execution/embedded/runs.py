@@ -14,6 +14,7 @@ import msgspec
 from rawr.execution.embedded import jobs, waits
 from rawr.execution.embedded.durations import Backoff, retry_after_ms, wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment, frame
+from rawr.execution.embedded.memory import FinishedStep, Memory
 from rawr.execution.embedded.model import (
     EVENT_CANCELLED,
     EVENT_FAILED,
@@ -50,13 +51,11 @@ from rawr.execution.embedded.steps import (
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
 from rawr.storage.sqlite import Connection, one, rows, run
 
-_MEMOS: Final = (
-    "SELECT '{' || coalesce(group_concat(json_quote(step_id) || ':' || memo, ',' ORDER BY step_id), '') || '}',"
-    " count(memo_canonical) FROM steps WHERE run_id = ?"
+_FINISHED: Final = (
+    "SELECT step_id, json_quote(step_id), memo, memo_canonical FROM steps WHERE run_id = ? AND seq > ? ORDER BY seq"
 )
-_MEMOS_CANONICAL: Final = (
-    "SELECT '{' || group_concat(json_quote(step_id) || ':' || coalesce(memo_canonical, memo), ',' ORDER BY step_id)"
-    " || '}' FROM steps WHERE run_id = ?"
+_FINISHED_ORDER: Final = (
+    "SELECT step_id, json_quote(step_id), '', NULL FROM steps WHERE run_id = ? AND seq > ? ORDER BY seq"
 )
 
 
@@ -245,9 +244,8 @@ def _go_on_after(at: Transition, job: Job, finished: Sequence[str]) -> None:
     if excess is not None:
         end_run(at, job.run_id, excess)
         return
-    for step_id in finished:
-        discover_after(at, job.run_id, step_id)
-    if not has_anything_ahead(at, job.run_id):
+    asked = [step_id for step_id in finished if discover_after(at, job.run_id, step_id)]
+    if not asked and not has_anything_ahead(at, job.run_id):
         message = "the function answered without a step and without a result; is it deterministic?"
         end_run(at, job.run_id, Failure(name="NothingToDo", message=message))
 
@@ -309,30 +307,10 @@ def run_events(connection: Connection, run_id: str) -> tuple[str, list[tuple[str
     return fn_id, [(name, stored_fragment(*body)) for name, *body in events]
 
 
-class FinishedSteps(msgspec.Struct, frozen=True, kw_only=True):
-    stack: Fragment
-    """A list of step ids, in the order in which they finished."""
-    memos: Fragment
-    """An object of memos by step id."""
-
-
-def finished_steps(connection: Connection, run_id: str, *, with_memos: bool) -> FinishedSteps:
-    """What every call of the run carries. SQLite puts the text together: a run of many steps costs no loop here.
-
-    The keys of the object are sorted, as RFC 8785 wants them.
-    """
-    sql = "SELECT json_group_array(step_id ORDER BY seq) FROM steps WHERE run_id = ?"
-    ((stack,),) = rows(connection, sql, (run_id,))
-    memos = _memos(connection, run_id) if with_memos else Fragment(b"{}")
-    return FinishedSteps(stack=Fragment(stack.encode()), memos=memos)
-
-
-def _memos(connection: Connection, run_id: str) -> Fragment:
-    ((text, differs),) = rows(connection, _MEMOS, (run_id,))
-    if not differs:
-        return stored_fragment(text, None)
-    ((canonical,),) = rows(connection, _MEMOS_CANONICAL, (run_id,))
-    return stored_fragment(text, canonical)
+def memory_of(connection: Connection, run_id: str, known: Memory) -> Memory:
+    """What the run remembers: what is known of it from an earlier call, and what has finished since."""
+    found = rows(connection, _FINISHED if known.has_memos else _FINISHED_ORDER, (run_id, known.steps))
+    return known.with_steps([FinishedStep(*row) for row in found])
 
 
 def _internal_event(at: Transition, name: str, event_id: str, fn_id: str, data: dict[str, Any]) -> NewEvent:

@@ -58,18 +58,23 @@ def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None
     run(at.connection, "INSERT OR IGNORE INTO pending VALUES (?, ?, ?)", (run_id, step_id, int(race)))
 
 
-def discover_after(at: Transition, run_id: str, step_id: str) -> None:
-    """Ask the function what comes next: after each step of a race, else once all steps of a group are done."""
+def discover_after(at: Transition, run_id: str, step_id: str) -> bool:
+    """Ask the function what comes next: after each step of a race, else once all steps of a group are done.
+
+    Whether it is asked now.
+    """
     was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
     waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
     if waits:
-        return
-    if not has_anything_ahead(at, run_id):
-        # Alone again. While another call of the run is under way, a step that is run on sight could run twice.
-        run(at.connection, "UPDATE runs SET plan_steps = 0 WHERE run_id = ? AND plan_steps = 1", (run_id,))
-    row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (run_id,))
+        return False
+    row = one(at.connection, "SELECT steps, plan_steps FROM runs WHERE run_id = ?", (run_id,))
     assert row is not None
-    discover(at, run_id, after_steps=row[0], due_ms=at.now_ms)
+    steps, plan_steps = row
+    if plan_steps and not has_anything_ahead(at, run_id):
+        # Alone again. While another call of the run is under way, a step that is run on sight could run twice.
+        run(at.connection, "UPDATE runs SET plan_steps = 0 WHERE run_id = ?", (run_id,))
+    discover(at, run_id, after_steps=steps, due_ms=at.now_ms)
+    return True
 
 
 def discover(at: Transition, run_id: str, *, after_steps: int, due_ms: int, throttle: str | None = None) -> None:

@@ -15,6 +15,7 @@ from rawr.execution.embedded.cancellation import Fitting, Page, cancel_page, fit
 from rawr.execution.embedded.damage import damage_said, refuse_truncated
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.memory import NOTHING
 from rawr.execution.embedded.model import (
     Claim,
     EngineRun,
@@ -144,9 +145,16 @@ class EngineStore:
         """Raises CodeNotAcceptedError."""
         await self._transition(lambda at: pins.accept_code(at, run_id, tokens, by))
 
-    async def settle(self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None) -> Settled:
-        """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one."""
-        return await self._transition(lambda at: _settle(at, claim, outcome, self._backoff, next_lease))
+    async def settle(
+        self, claim: Claim, outcome: Outcome, *, next_lease: Lease | None, gives_way: bool = False
+    ) -> Settled:
+        """Apply the outcome of a claimed call, and take the run's next call under `next_lease` if there is one.
+
+        Who gives way takes it only if no call of another run is due.
+        """
+        return await self._transition(
+            lambda at: _settle(at, claim, outcome, self._backoff, next_lease, gives_way=gives_way)
+        )
 
     async def cancel(self, run_id: str, reason: str) -> bool:
         """End a run from outside; whether it had not ended before."""
@@ -272,7 +280,9 @@ class EngineStore:
     async def busy_count(self, now_ms: int) -> int:
         """As `pending_count`, without what is not due yet."""
         sql = (
-            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL OR (parked_on IS NULL AND due_at <= ?1))"
+            "SELECT (SELECT count(*) FROM queue WHERE lease_owner IS NOT NULL)"
+            " + (SELECT count(*) FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL"
+            " AND kind IN ('call', 'sleep') AND due_at <= ?1)"
             " + (SELECT count(*) FROM timers WHERE due_at <= ?1)"
             " + (SELECT count(*) FROM events WHERE routed = 0)"
         )
@@ -300,8 +310,8 @@ class EngineStore:
 
     async def run_memos(self, run_id: str) -> dict[str, JsonValue]:
         """The memos of the run's finished steps by step id."""
-        found = await self.read(lambda c: runs.finished_steps(c, run_id, with_memos=True))
-        memos: dict[str, JsonValue] = found.memos.value()
+        memory = await self.read(lambda c: runs.memory_of(c, run_id, NOTHING))
+        memos: dict[str, JsonValue] = memory.memos().value()
         return memos
 
     async def read(self, question: Callable[[Connection], T]) -> T:
@@ -359,13 +369,17 @@ def _engine_run(row: Sequence[Any]) -> EngineRun:
     )
 
 
-def _settle(at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, next_lease: Lease | None) -> Settled:
+def _settle(
+    at: Transition, claim: Claim, outcome: Outcome, backoff: Backoff, next_lease: Lease | None, *, gives_way: bool
+) -> Settled:
     job = claims.held_job(at, claim)
     if job is None:
         return Settled(stale=True, next_claim=None, more_due=False)
     runs.settle(at, job, outcome, max_attempts=claim.call.max_attempts, backoff=backoff)
     events.route_emitted(at)
-    taken = None if next_lease is None else claims.claim_next_of(at, next_lease, claim.run_id)
+    taken = None
+    if next_lease is not None and not (gives_way and claims.is_more_due(at, besides=claim.run_id)):
+        taken = claims.claim_next_of(at, next_lease, claim)
     return Settled(stale=False, next_claim=taken, more_due=claims.is_more_due(at))
 
 

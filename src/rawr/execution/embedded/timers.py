@@ -15,7 +15,10 @@ from rawr.storage.sqlite import rows
 
 TIMERS_PER_CLAIM: Final = 256
 # Constant texts; nothing from outside is ever put into SQL.
-_OVER: Final = f"SELECT {JOB} FROM queue WHERE lease_owner IS NULL AND kind = ? AND due_at <= ? LIMIT ?"  # noqa: S608
+_OVER: Final = (
+    f"SELECT {JOB} FROM queue WHERE lease_owner IS NULL AND parked_on IS NULL AND kind = ? AND due_at <= ?"  # noqa: S608
+    " ORDER BY due_at LIMIT ?"
+)
 _DUE: Final = (
     "DELETE FROM timers WHERE timer_id IN (SELECT timer_id FROM timers WHERE due_at <= ? ORDER BY due_at LIMIT ?)"
     " RETURNING due_at, timer_id, kind, run_id"

@@ -228,9 +228,10 @@ class Worker:
     async def _settle(self, claim: Claim, outcome: Outcome) -> Settled:
         """Write the outcome, for as long as the disk takes: the work is done and must not be done again."""
         while True:
-            has_room = self._accepting_work and len(self._calls) < self._max_calls
+            next_lease = self.lease() if self._accepting_work else None
+            is_full = len(self._calls) >= self._max_calls
             try:
-                return await self._store.settle(claim, outcome, next_lease=self.lease() if has_room else None)
+                return await self._store.settle(claim, outcome, next_lease=next_lease, gives_way=is_full)
             except _TRANSIENT as error:
                 _log.warning("the result of a call waits to be written: %s", error.code)
                 await asyncio.sleep(self._times.storage_retry_s)
