@@ -19,6 +19,7 @@ from rawr.errors import BadInputError, RawrError
 from rawr.wire import JsonValue
 
 HEADER: Final = "x-inngest-signature"
+AGE_MAX_S: Final = 300
 
 _KEY_PREFIX: Final = re.compile(r"signkey-\w+-")
 _SIGNATURE: Final = re.compile(r"t=([0-9]{1,12})&s=([0-9a-f]{64})\Z")
@@ -97,11 +98,11 @@ def api_token(key: str) -> str:
     return hashlib.sha256(bytes.fromhex(_KEY_PREFIX.sub("", key, count=1))).hexdigest()
 
 
-def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> None:
+def verify_response(body: bytes, header: str | None, keys: Sequence[str], *, now_s: int | None = None) -> None:
     """Accept the answer to a call that we made, or raise.
 
-    Answers are signed over their raw bytes. There is no time window: the answer comes on the connection of the
-    call it belongs to.
+    Answers are signed over their raw bytes. With `now_s` they must have been signed around now, so that whoever sits
+    between us and the app cannot give an old one again; within this process nobody does.
 
     Raises:
         SignatureMismatchError
@@ -109,6 +110,8 @@ def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> Non
     match = _SIGNATURE.match(header or "")
     if match is None:
         raise SignatureMismatchError("the answer is not signed")
+    if now_s is not None and abs(now_s - int(match[1])) > AGE_MAX_S:
+        raise SignatureMismatchError("the answer was not signed now; do the clocks differ?")
     matched = False
     for key in keys:
         matched |= hmac.compare_digest(mac_of_canonical(body, key, int(match[1])), match[2])

@@ -146,12 +146,12 @@ def _begin_run(at: Transition, run_id: str) -> None:
 def _call(at: Transition, job: Job) -> Call:
     row = one(
         at.connection,
-        "SELECT r.plan_steps, r.steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
-        " WHERE r.run_id = ?",
+        "SELECT r.plan_steps, r.steps, r.state_bytes, r.request_version, f.max_attempts, a.url FROM runs r"
+        " JOIN functions f ON f.fn_id = r.fn_id JOIN apps a ON a.app_id = f.app_id WHERE r.run_id = ?",
         (job.run_id,),
     )
     assert row is not None
-    plan_steps, steps, state_bytes, max_attempts = row
+    plan_steps, steps, state_bytes, request_version, max_attempts, url = row
     _, triggers = runs.run_events(at.connection, job.run_id)
     events = tuple(body for _, body in triggers)
     use_api = state_bytes + sum(event.size_bytes for event in events) > CALL_STATE_MAX_BYTES
@@ -171,4 +171,6 @@ def _call(at: Transition, job: Job) -> Call:
         stack=finished.stack,
         memos=finished.memos,
         use_api=use_api,
+        url=url,
+        request_version=request_version,
     )

@@ -84,8 +84,19 @@ class FunctionFinished(msgspec.Struct, frozen=True, kw_only=True):
     output: Fragment
 
 
+class StepInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step was asked to do."""
+
+    step_id: str
+    op: str
+    input: Fragment
+
+
 class OpsAnswered(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[Op, ...]
+    inputs: tuple[StepInput, ...] = ()
+    request_version: int | None = None
+    """The version of the protocol that the app speaks in this run, if it said so."""
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,4 +107,8 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: str | None = None
 
 
-Outcome = FunctionFinished | OpsAnswered | CallFailed
+class AppUnreachable(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody took the call, so nothing of it has run: no attempt."""
+
+
+Outcome = FunctionFinished | OpsAnswered | CallFailed | AppUnreachable

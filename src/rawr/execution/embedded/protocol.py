@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -28,6 +28,7 @@ from rawr.execution.embedded.outcomes import (
     Outcome,
     Sleeping,
     StepErrored,
+    StepInput,
     StepPlanned,
     StepRan,
     UnsupportedOp,
@@ -38,8 +39,16 @@ STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 RUN_STATE_MAX_BYTES: Final = 32 * 1024 * 1024
 CALL_STATE_MAX_BYTES: Final = 4 * 1024 * 1024 - 1024
 """What a run needs beyond this is not in its calls: the SDK fetches it (`use_api`)."""
+STEP_INPUT_MAX_BYTES: Final = 256 * 1024
+"""What a step was asked is kept for people, if it is not larger."""
 RUN_STEPS_MAX: Final = 1000
+STREAMED: Final = 201
+"""The status of an answer that carries the true one inside."""
 EVENT_MAX_BYTES: Final = 512 * 1024
+REQUEST_VERSION_OPEN: Final = -1
+"""The app chooses the version of the protocol."""
+REQUEST_VERSION_GROUPS: Final = 2
+"""From this one on, apps know that they are asked only when all steps of a group have ended, unless it races."""
 ROOT_STEP: Final = "step"
 """The step id of a call that discovers what comes next, instead of running a given step."""
 
@@ -77,6 +86,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """An object of their memos by id; empty with `use_api`."""
     use_api: bool = False
     """Events and memos are too large for the request; the SDK fetches them."""
+    url: str = ""
+    """Where the function's app is."""
+    request_version: int = REQUEST_VERSION_OPEN
+    """The version of the protocol that the run goes by, which its first answer tells."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +109,17 @@ class Answer(Protocol):
     def body(self) -> bytes: ...
 
 
-def call_request(call: Call, *, key: str, t: int) -> Request:
-    """The signed POST of a call; `t` is in Unix seconds."""
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer must show, to be taken for that of an app of ours."""
+
+    keys: tuple[str, ...] | None
+    """It is signed with one of these; None if nobody signs."""
+    now_s: int | None = None
+    """It was signed around now; None if the way that it came by makes an old one impossible."""
+
+
+def call_request(call: Call, *, key: str | None, t: int) -> Request:
+    """The POST of a call, signed unless there is no key; `t` is in Unix seconds."""
     body = frame(
         {
             "ctx": {
@@ -119,12 +141,12 @@ def call_request(call: Call, *, key: str, t: int) -> Request:
             "events": [] if call.use_api else list(call.events),
             "steps": call.memos,
             "use_api": call.use_api,
-            "version": 2,
+            "version": call.request_version,
         }
     )
     headers = {
         **_signed_headers(body, key=key, t=t),
-        "x-inngest-req-version": "2",
+        "x-inngest-req-version": str(call.request_version),
         "x-inngest-job-id": call.job_id,
         "x-inngest-generation-id": str(call.generation),
         "x-inngest-step-id": call.step_id,
@@ -145,9 +167,12 @@ def traceparent(run_id: str, request_id: str) -> str:
     return f"00-{trace_id}-{span_id}-01"
 
 
-def sync_request(url: str, *, key: str, t: int) -> Request:
-    """The signed PUT that asks for the functions of an app and has nothing registered elsewhere."""
+def sync_request(url: str, *, key: str | None, t: int) -> Request:
+    """The PUT that asks for the functions of an app: in its answer, when it is signed; else it registers by itself."""
     body = frame({"url": url})
+    if key is None:
+        headers = {**_signed_headers(body, key=None, t=t), "x-inngest-server-kind": "dev"}
+        return Request(query={}, headers=headers, body=body.text)
     headers = {
         **_signed_headers(body, key=key, t=t),
         "x-inngest-sync-kind": "in_band",
@@ -156,17 +181,25 @@ def sync_request(url: str, *, key: str, t: int) -> Request:
     return Request(query={}, headers=headers, body=body.text)
 
 
-def parse_answer(answer: Answer, *, keys: Sequence[str]) -> Outcome:
+def parse_answer(answer: Answer, *, trust: Trust) -> Outcome:
     """What the answer to a call means. Never raises for what the other side sent."""
+    answer = unwrapped(answer)
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    doubt = _doubt(answer, headers, keys)
+    doubt = _doubt(answer, headers, trust)
     if doubt is not None:
         return CallFailed(failure=Failure(name="AnswerRefused", message=doubt), retriable=True)
     no_retry = headers.get("x-inngest-no-retry") == "true"
     try:
         body = _read(answer.body)
         if answer.status == 206:
-            return OpsAnswered(ops=tuple(_op(raw, no_retry=no_retry) for raw in _listed(body)))
+            version = _request_version(headers)
+            races = version is not None and version < REQUEST_VERSION_GROUPS
+            wires = msgspec.convert(body, list[_WireOp])
+            return OpsAnswered(
+                ops=tuple(_op(wire, no_retry=no_retry, races=races) for wire in wires),
+                inputs=tuple(asked for wire in wires if (asked := _input(wire)) is not None),
+                request_version=version,
+            )
         if answer.status == 200:
             return _finished(body)
     except (RawrError, msgspec.ValidationError) as error:
@@ -179,14 +212,14 @@ def parse_answer(answer: Answer, *, keys: Sequence[str]) -> Outcome:
     )
 
 
-def parse_functions(answer: Answer, *, keys: Sequence[str]) -> dict[str, JsonValue]:
+def parse_functions(answer: Answer, *, trust: Trust) -> dict[str, JsonValue]:
     """The app that an in-band sync answered.
 
     Raises:
         SyncRefusedError: it is not a proper answer, with the reason.
     """
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    doubt = _doubt(answer, headers, keys)
+    doubt = _doubt(answer, headers, trust)
     if doubt is None and (answer.status != 200 or headers.get("x-inngest-sync-kind") != "in_band"):
         doubt = f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
     if doubt is not None:
@@ -201,17 +234,53 @@ class SyncRefusedError(RawrError):
     code = "ENGINE_SYNC_REFUSED"
 
 
-def _signed_headers(body: Fragment, *, key: str, t: int) -> dict[str, str]:
-    signature = signing.sign_canonical(body.signed, key, t)
-    return {"content-type": "application/json", "user-agent": "rawr-engine", signing.HEADER: signature}
+class _Envelope(msgspec.Struct, kw_only=True):
+    status: int
+    headers: dict[str, str] = {}
+    body: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def _doubt(answer: Answer, headers: Mapping[str, str], keys: Sequence[str]) -> str | None:
+class _Unwrapped(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def unwrapped(answer: Answer) -> Answer:
+    """The answer inside of a streamed one. A function that streams keeps its connection alive by blanks before it.
+
+    What is not of that form stays as it is, and is refused for its status.
+    """
+    if answer.status != STREAMED:
+        return answer
+    try:
+        envelope = msgspec.json.decode(answer.body, type=_Envelope)
+        body = bytes(envelope.body)
+        if body.startswith(b'"'):  # the body as text
+            body = msgspec.json.decode(body, type=str).encode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return answer
+    return _Unwrapped(status=envelope.status, headers={**answer.headers, **envelope.headers}, body=body)
+
+
+def _request_version(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("x-inngest-req-version", "")
+    return int(text) if text.isdecimal() and len(text) < 4 else None
+
+
+def _signed_headers(body: Fragment, *, key: str | None, t: int) -> dict[str, str]:
+    headers = {"content-type": "application/json", "user-agent": "rawr-engine"}
+    return headers if key is None else {**headers, signing.HEADER: signing.sign_canonical(body.signed, key, t)}
+
+
+def _doubt(answer: Answer, headers: Mapping[str, str], trust: Trust) -> str | None:
     """Why the answer cannot be trusted to come from our functions, or None."""
     if "x-inngest-sdk" not in headers:
         return f"the answer with status {answer.status} is not from the Inngest SDK"
+    if trust.keys is None:
+        return None
     try:
-        signing.verify_response(answer.body, headers.get(signing.HEADER), keys)
+        signing.verify_response(answer.body, headers.get(signing.HEADER), trust.keys, now_s=trust.now_s)
     except signing.SignatureMismatchError as error:
         return error.message
     return None
@@ -238,15 +307,10 @@ class _WirePayload(msgspec.Struct, kw_only=True):
     v: str | None = None
 
 
-def _listed(body: JsonValue) -> list[JsonValue]:
-    return msgspec.convert(body, list[Any])
-
-
-def _op(raw: JsonValue, *, no_retry: bool) -> Op:
-    wire = msgspec.convert(raw, _WireOp)
+def _op(wire: _WireOp, *, no_retry: bool, races: bool) -> Op:
     name = wire.display_name or wire.name or wire.id
     opts = wire.opts or {}
-    race = opts.get("parallelMode") == "race"
+    race = races or opts.get("parallelMode") == "race"
     match wire.op:
         case Opcode.STEP_RUN:
             return _step_ran(wire.id, name, wire.data)
@@ -281,6 +345,27 @@ def _op(raw: JsonValue, *, no_retry: bool) -> Op:
             )
         case other:
             return UnsupportedOp(op=other, name=name)
+
+
+def _input(wire: _WireOp) -> StepInput | None:
+    """What the step was asked to do, where its name does not say it all."""
+    opts = wire.opts or {}
+    match wire.op:
+        case Opcode.SLEEP:
+            asked: JsonValue = {"until": opts.get("duration") or wire.name}
+        case Opcode.WAIT_FOR_EVENT:
+            asked = {"event": wire.name, **opts}
+        case Opcode.INVOKE_FUNCTION:
+            asked = opts
+        case _:
+            asked = opts.get("input")
+    if not asked:
+        return None
+    try:
+        text = fragment(asked)
+    except signing.NotCanonicalError:
+        return None
+    return StepInput(step_id=wire.id, op=wire.op, input=text) if text.size_bytes <= STEP_INPUT_MAX_BYTES else None
 
 
 def _step_ran(step_id: str, name: str, data: JsonValue) -> Op:

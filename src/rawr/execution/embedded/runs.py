@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from rawr.execution.embedded import jobs, waits
-from rawr.execution.embedded.durations import Backoff, retry_after_ms, wait_until_ms
+from rawr.execution.embedded.durations import Backoff, retry_after_ms, unreachable_pause_ms, wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment, frame
 from rawr.execution.embedded.model import (
     EVENT_CANCELLED,
@@ -23,6 +23,7 @@ from rawr.execution.embedded.model import (
     NewEvent,
 )
 from rawr.execution.embedded.outcomes import (
+    AppUnreachable,
     CallFailed,
     EventAwaited,
     Failure,
@@ -44,6 +45,7 @@ from rawr.execution.embedded.steps import (
     has_anything_ahead,
     is_finished,
     join_group,
+    keep_inputs,
     queue_step,
 )
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
@@ -79,8 +81,12 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
                 end_run(at, job.run_id, failure)
             else:
                 asked_ms = retry_after_ms(retry_after, now_ms=at.now_ms) if retry_after else None
-                jobs.retry(at, job.job_id, asked_ms or at.now_ms + backoff(job.attempt))
-        case OpsAnswered(ops=ops):
+                due_ms = asked_ms or at.now_ms + backoff(job.attempt)
+                jobs.retry(at, job.job_id, due_ms, fragment(failure.as_json()))
+        case AppUnreachable():
+            jobs.postpone(at, job.job_id, at.now_ms + unreachable_pause_ms(job.generation))
+        case OpsAnswered(ops=ops, inputs=inputs):
+            keep_inputs(at, job.run_id, inputs)
             _carry_on(at, job, ops, max_attempts=max_attempts, backoff=backoff)
 
 
@@ -163,7 +169,8 @@ def _cancellation(ending: Cancelled) -> Failure:
 def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int, backoff: Backoff) -> None:
     retry = [op for op in ops if isinstance(op, StepErrored) and not op.final and job.attempt + 1 < max_attempts]
     if retry:
-        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt))
+        error = fragment(retry[0].failure.as_json())
+        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt), error)
     else:
         jobs.end(at, job.job_id)
     if len(ops) > 1:

@@ -215,4 +215,17 @@ CREATE INDEX waits_by_event ON waits (event_name, match_path, match_key) WHERE e
 CREATE INDEX cancels_by_event ON cancels (event_name, match_path, match_key);
 """,
     ),
+    Migration(
+        name="where apps are, and what steps were asked for",
+        sql="""
+ALTER TABLE apps ADD COLUMN url TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN request_version INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE queue ADD COLUMN last_error TEXT;
+
+CREATE TABLE step_inputs (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, op TEXT NOT NULL, input TEXT NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+""",
+    ),
 )

@@ -5,9 +5,12 @@ Every function here is part of one transition inside the caller's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rawr.execution.embedded import jobs
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind
+from rawr.execution.embedded.outcomes import StepInput
 from rawr.execution.embedded.protocol import ROOT_STEP
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
 from rawr.storage.sqlite import Connection, one, run
@@ -38,6 +41,13 @@ def finish_step(at: Transition, run_id: str, step_id: str, name: str, memo: Frag
             "UPDATE runs SET steps = steps + 1, state_bytes = state_bytes + ? WHERE run_id = ?",
             (memo.size_bytes, run_id),
         )
+
+
+def keep_inputs(at: Transition, run_id: str, inputs: Sequence[StepInput]) -> None:
+    """Note what steps were asked to do, for who looks at the run later."""
+    for asked in inputs:
+        values = (run_id, asked.step_id, asked.op, asked.input.text.decode())
+        run(at.connection, "INSERT OR IGNORE INTO step_inputs VALUES (?, ?, ?, ?)", values)
 
 
 def is_finished(at: Transition, run_id: str, step_id: str) -> bool:
