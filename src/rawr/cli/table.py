@@ -88,6 +88,9 @@ TABLE: Final = Table(
         ("token", "create"): Command("rawr.cli.commands.token:create", "Make an API key. It is shown once."),
         ("token", "list"): Command("rawr.cli.commands.token:list_", "List API keys, without their secrets."),
         ("token", "revoke"): Command("rawr.cli.commands.token:revoke", "Take an API key back at once."),
+        ("engine", "serve"): Command(
+            "rawr.cli.commands.engine_serve:serve", "Run the durable engine as a server for apps of any Inngest SDK."
+        ),
         ("gates", "run"): Command("rawr.gates.command:run", "Prove by driving it that this HQ behaves as it must."),
         ("gates", "list"): Command("rawr.gates.command:list_", "List the conformance gates and what they prove."),
         ("state", "show"): Command("rawr.cli.commands.state:show", "Show which plugins are enabled."),
@@ -111,6 +114,7 @@ TABLE: Final = Table(
         ("plugins",): "Plugins of this HQ.",
         ("plugins", "web"): "Web plugins of this HQ: list, enable, disable.",
         ("token",): "API keys for /api/orpc and /api/workflows.",
+        ("engine",): "The durable engine that runs workflows and functions.",
         ("gates",): "Conformance gates of this HQ.",
         ("state",): "What is enabled in this HQ, its history and its care.",
     },

@@ -14,7 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,15 +24,16 @@ import uvicorn
 
 from rawr.clock import SystemClock
 from rawr.errors import RawrError
+from rawr.host.request import AsgiApp
 from rawr.host.run_folder import RunFolder, ServerRecord
-from rawr.host.runtime import Host, open_host
+from rawr.host.runtime import open_host
 from rawr.host.settings import HostSettings
-from rawr.host.streams import OpenStreams
 from rawr.hq import Manifest
 from rawr.ids import InstanceId
 from rawr.wire import encode, iso_from_ms
 
 BACKLOG: Final = 512
+_PORT_FIX: Final = "choose another port: rawr up --port PORT, or [server] port in rawr.toml"
 
 
 class PortInUseError(RawrError):
@@ -44,6 +46,35 @@ class ListenError(RawrError):
     code = "LISTEN_FAILED"
 
 
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served, and what is to be done around it."""
+
+    app: AsgiApp
+    announce: Callable[[], None]
+    """Once calls are answered. May block."""
+    stopping: Callable[[], Awaitable[None]]
+    """Before the socket is closed."""
+    withdraw: Callable[[], None]
+    """When no call is answered any more. May block."""
+
+
+OpenServing = Callable[[int], AbstractAsyncContextManager[Serving]]
+"""`open_serving(port)`: everything opened, for as long as the block lasts."""
+
+
+def run_server(host: str, port: int, open_serving: OpenServing, *, drain_s: float, port_fix: str) -> None:
+    """Serve what `open_serving` opens until SIGTERM or SIGINT, then finish what is under way and return.
+
+    Raises:
+        PortInUseError (with `port_fix` as the way out), ListenError, and what `open_serving` raises.
+    """
+    with (
+        bound_socket(host, port, port_fix=port_fix) as listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve_until_stopped(open_serving, listener, drain_s))
+
+
 def serve(root: Path, instance_id: InstanceId, manifest: Manifest, settings: HostSettings) -> None:
     """Serve the instance until SIGTERM or SIGINT, then finish what is under way and return.
 
@@ -52,19 +83,29 @@ def serve(root: Path, instance_id: InstanceId, manifest: Manifest, settings: Hos
     Raises:
         ServerAlreadyRunningError, PortInUseError, ListenError, and what `open_host` raises.
     """
-    _log_as_json_lines()
-    served = _Served(root=root, instance_id=instance_id, manifest=manifest, settings=settings)
+    log_as_json_lines()
     run = RunFolder(root / ".rawr" / "run")
-    with (
-        run.held(),
-        bound_socket(settings.bind_host, settings.port) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
-        runner.run(_serve_until_stopped(served, run, listener))
+
+    @contextlib.asynccontextmanager
+    async def open_serving(port: int) -> AsyncIterator[Serving]:
+        clock = SystemClock()
+        opened = open_host(root, instance_id, manifest, settings, port=port, clock=clock, access_log=write_line)
+        async with opened as host:
+            record = ServerRecord(
+                pid=os.getpid(), url=host.local_url, instance_id=instance_id, started_at=iso_from_ms(clock.now_ms())
+            )
+
+            async def stopping() -> None:
+                host.streams.stop()
+
+            yield Serving(app=host.app, announce=lambda: run.announce(record), stopping=stopping, withdraw=run.withdraw)
+
+    with run.held():
+        run_server(settings.bind_host, settings.port, open_serving, drain_s=settings.limits.drain_s, port_fix=_PORT_FIX)
 
 
 @contextlib.contextmanager
-def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+def bound_socket(host: str, port: int, *, port_fix: str) -> Iterator[socket.socket]:
     """A TCP socket bound to the address; port 0 lets the system choose.
 
     Raises:
@@ -78,66 +119,35 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(BACKLOG)
         except OSError as error:
-            raise _bind_error(host, port, error) from error
+            raise _bind_error(host, port, error, port_fix) from error
         yield listener
 
 
-def _bind_error(host: str, port: int, error: OSError) -> RawrError:
+def _bind_error(host: str, port: int, error: OSError, port_fix: str) -> RawrError:
     details = {"host": host, "port": port}
     if error.errno == errno.EADDRINUSE:
         return PortInUseError(
             f"{host}:{port} is in use by another program",
             details=details,
-            fix="choose another port: rawr up --port PORT, or [server] port in rawr.toml",
+            fix=port_fix,
         )
     return ListenError(f"cannot listen on {host}:{port}: {error.strerror}", details=details)
 
 
-class _Served(msgspec.Struct, frozen=True, kw_only=True):
-    root: Path
-    instance_id: InstanceId
-    manifest: Manifest
-    settings: HostSettings
+async def _serve_until_stopped(open_serving: OpenServing, listener: socket.socket, drain_s: float) -> None:
+    async with _stop_signals() as stop, open_serving(listener.getsockname()[1]) as serving:
+        if not stop.is_set():
+            await _serve_http(serving, listener, stop, drain_s)
 
 
-async def _serve_until_stopped(served: _Served, run: RunFolder, listener: socket.socket) -> None:
-    clock = SystemClock()
-    async with _stop_signals() as stop:
-        host_life = open_host(
-            served.root,
-            served.instance_id,
-            served.manifest,
-            served.settings,
-            port=listener.getsockname()[1],
-            clock=clock,
-            access_log=_write_line,
-        )
-        async with host_life as host:
-            record = ServerRecord(
-                pid=os.getpid(),
-                url=host.local_url,
-                instance_id=served.instance_id,
-                started_at=iso_from_ms(clock.now_ms()),
-            )
-            if not stop.is_set():
-                await _serve_http(host, listener, stop, announce=lambda: run.announce(record), withdraw=run.withdraw)
-
-
-async def _serve_http(
-    host: Host,
-    listener: socket.socket,
-    stop: asyncio.Event,
-    *,
-    announce: Callable[[], None],
-    withdraw: Callable[[], None],
-) -> None:
-    server = _Server(_config(host), on_started=announce)
-    stopping = asyncio.create_task(_stop_when_told(server, host.streams, stop))
+async def _serve_http(serving: Serving, listener: socket.socket, stop: asyncio.Event, drain_s: float) -> None:
+    server = _Server(_config(serving.app, drain_s), on_started=serving.announce)
+    stopping = asyncio.create_task(_stop_when_told(server, serving, stop))
     try:
         await server.serve(sockets=[listener])
     finally:
         stopping.cancel()
-        await asyncio.to_thread(withdraw)
+        await asyncio.to_thread(serving.withdraw)
 
 
 class _Server(uvicorn.Server):
@@ -156,9 +166,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(host: Host) -> uvicorn.Config:
+def _config(app: AsgiApp, drain_s: float) -> uvicorn.Config:
     return uvicorn.Config(
-        host.app,
+        app,
         lifespan="off",
         ws="none",
         log_config=None,
@@ -166,7 +176,7 @@ def _config(host: Host) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # anybody can send forwarded headers
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=max(1, round(host.settings.limits.drain_s)),
+        timeout_graceful_shutdown=max(1, round(drain_s)),
         backlog=BACKLOG,
     )
 
@@ -176,9 +186,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
-async def _stop_when_told(server: uvicorn.Server, streams: OpenStreams, stop: asyncio.Event) -> None:
+async def _stop_when_told(server: uvicorn.Server, serving: Serving, stop: asyncio.Event) -> None:
     await stop.wait()
-    streams.stop()
+    await serving.stopping()
     server.should_exit = True
 
 
@@ -211,12 +221,12 @@ class _JsonLines(logging.Formatter):
         return encode(line).decode()
 
 
-def _log_as_json_lines() -> None:
+def log_as_json_lines() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def _write_line(line: Mapping[str, object]) -> None:
+def write_line(line: Mapping[str, object]) -> None:
     sys.stderr.write(encode(line).decode() + "\n")
     sys.stderr.flush()

@@ -20,6 +20,7 @@ from rawr.execution.embedded.apps import Apps, OwnApp
 from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
+from rawr.execution.embedded.history import History
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
 from rawr.execution.embedded.model import EngineRun, Forgotten, Ingested, NewEvent, RunFilter
 from rawr.execution.embedded.owners import SlotLock
@@ -77,6 +78,7 @@ class Engine:
         self._clock = clock
         self._times = times or EngineTimes()
         self._steady_ms = steady_ms
+        self.history = History(self._store)
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
         self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)
@@ -108,6 +110,10 @@ class Engine:
         self._routes = True
         await self._store.mend_clock()
         await self.sweep()
+
+    async def drain(self, drain_s: float) -> None:
+        """Begin nothing new, and give calls under way `drain_s` to end. Events are still accepted."""
+        await self._worker.drain(drain_s)
 
     async def stop(self, drain_s: float) -> None:
         """Begin nothing new, give calls under way `drain_s` to end, hand the others back, and close the file.

@@ -243,6 +243,9 @@ class EngineStore:
         memos: dict[str, JsonValue] = found.memos.value()
         return memos
 
+    async def read(self, question: Callable[[Connection], T]) -> T:
+        return await self._database.read(question)
+
     async def _count(self, sql: str, *parameters: int) -> int:
         row = await self._database.read(lambda c: one(c, sql, parameters))
         assert row is not None
