@@ -13,6 +13,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def functions(client: inngest.Inngest, config: Config, log: Log) -> Sequence[inn
 
     @client.create_function(fn_id="fan", trigger=inngest.TriggerEvent(event=f"{app}/fan"), retries=20)
     async def fan(ctx: inngest.Context) -> Any:
-        found = await ctx.group.parallel(tuple(lambda n=n: step(ctx, f"p{n}", n, 0.02) for n in range(4)))
+        found = await ctx.group.parallel(tuple(partial(step, ctx, f"p{n}", n, 0.02) for n in range(4)))
         return sum(found)
 
     made: list[inngest.Function[Any]] = [chain, helper, asks, waits, flaky, doomed, large, sleeper, fan]

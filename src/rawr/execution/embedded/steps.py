@@ -66,9 +66,13 @@ def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None
 
 
 def discover_after(at: Transition, run_id: str, step_id: str) -> None:
-    """Ask the function what comes next: after each step of a race, else once all steps of a group are done."""
+    """Ask the function what comes next: after each step of a race, else once all steps of a group are done.
+
+    What is left of a race keeps no group waiting: it is told again, together with the steps that come after it.
+    """
     was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
-    waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
+    others = "SELECT 1 FROM pending WHERE run_id = ? AND race = 0 LIMIT 1"
+    waits = was == (0,) and one(at.connection, others, (run_id,)) is not None
     if waits:
         return
     if not has_anything_ahead(at, run_id):

@@ -58,7 +58,7 @@ class AppSync:
             await self._engine.register(app.app_id, app.functions, url=app.url)
             return
         told = _Told.of(unwrapped(answer).body)
-        if answer.status != 200 or told.ok is not True:
+        if answer.status != 200 or told.ok is False or told.error:
             raise AppRefusedError(told.reason or f"it answered status {answer.status}")
 
     async def _state_of(self, url: str) -> str:
