@@ -1,4 +1,4 @@
-"""kill -9 of engine servers and of the app at random moments: every run ends right, and no remembered step runs again."""
+"""kill -9 of engine servers and of the app at random moments: runs end right, and no remembered step runs again."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_killing_servers_and_app_loses_and_repeats_nothing(world: World, dev: bo
     sent: list[tuple[str, int, str]] = []
     killed: list[str] = []
     for number, name in enumerate(names):
-        engine: EngineServer = chance.choice([first, second])
-        sent.append((name, number, engine.send(f"shop/{name}", n=number)))
+        entrance: EngineServer = chance.choice([first, second])
+        sent.append((name, number, entrance.send(f"shop/{name}", n=number)))
         if number % (len(names) // KILLS) == 2:
             victim = chance.choice([first, second, app])
             time.sleep(chance.random() * 0.4)  # any moment will do

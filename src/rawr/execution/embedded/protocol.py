@@ -189,27 +189,20 @@ def parse_answer(answer: Answer, *, trust: Trust) -> Outcome:
     if doubt is not None:
         return CallFailed(failure=Failure(name="AnswerRefused", message=doubt), retriable=True)
     no_retry = headers.get("x-inngest-no-retry") == "true"
+    if answer.status not in (200, 206):
+        return CallFailed(
+            failure=_failure(answer.body, status=answer.status),
+            retriable=not no_retry,
+            retry_after=headers.get("retry-after"),
+        )
     try:
         body = _read(answer.body)
-        if answer.status == 206:
-            version = _request_version(headers)
-            races = version is not None and version < REQUEST_VERSION_GROUPS
-            wires = msgspec.convert(body, list[_WireOp])
-            return OpsAnswered(
-                ops=tuple(_op(wire, no_retry=no_retry, races=races) for wire in wires),
-                inputs=tuple(asked for wire in wires if (asked := _input(wire)) is not None),
-                request_version=version,
-            )
         if answer.status == 200:
             return _finished(body)
+        return _ops_answered(body, headers, no_retry=no_retry)
     except (RawrError, msgspec.ValidationError) as error:
         # It ran and answered; asking again would only run it again, with the same answer.
         return CallFailed(failure=Failure(name="AnswerInvalid", message=str(error)), retriable=False)
-    return CallFailed(
-        failure=_failure(body, status=answer.status),
-        retriable=not no_retry,
-        retry_after=headers.get("retry-after"),
-    )
 
 
 def parse_functions(answer: Answer, *, trust: Trust) -> dict[str, JsonValue]:
@@ -290,6 +283,7 @@ class _WireError(msgspec.Struct, kw_only=True):
     name: str = "Error"
     message: str = ""
     stack: str | None = None
+    error: Any = None
 
 
 class _WireOp(msgspec.Struct, kw_only=True, rename="camel"):
@@ -305,6 +299,17 @@ class _WireOp(msgspec.Struct, kw_only=True, rename="camel"):
 class _WirePayload(msgspec.Struct, kw_only=True):
     data: dict[str, Any] | None = None
     v: str | None = None
+
+
+def _ops_answered(body: JsonValue, headers: Mapping[str, str], *, no_retry: bool) -> OpsAnswered:
+    version = _request_version(headers)
+    races = version is not None and version < REQUEST_VERSION_GROUPS
+    wires = msgspec.convert(body, list[_WireOp])
+    return OpsAnswered(
+        ops=tuple(_op(wire, no_retry=no_retry, races=races) for wire in wires),
+        inputs=tuple(asked for wire in wires if (asked := _input(wire)) is not None),
+        request_version=version,
+    )
 
 
 def _op(wire: _WireOp, *, no_retry: bool, races: bool) -> Op:
@@ -385,11 +390,15 @@ def _finished(body: JsonValue) -> Outcome:
     return CallFailed(failure=Failure(name="OutputTooLarge", message=message), retriable=False)
 
 
-def _failure(body: JsonValue, *, status: int) -> Failure:
+def _failure(raw: bytes, *, status: int) -> Failure:
+    """What the body says, in any of the forms that SDKs and what stands before them use."""
     try:
-        error = msgspec.convert(body, _WireError)
-    except msgspec.ValidationError:
+        body = _read(raw)
+        error = _WireError(message=body) if isinstance(body, str) else msgspec.convert(body, _WireError)
+    except (RawrError, msgspec.ValidationError):
         error = _WireError(name="UnexpectedAnswer", message=f"status {status} without an error body")
+    if not error.message and isinstance(error.error, str):
+        error = _WireError(name=error.name, message=error.error, stack=error.stack)
     return _readable(error)
 
 
