@@ -157,7 +157,7 @@ def _steps(connection: Connection, run_id: str) -> list[StepTold]:
     queued = rows(
         connection,
         "SELECT step_id, name, kind, attempt, last_error, lease_owner, due_at FROM queue"
-        " WHERE run_id = ? AND step_id <> ? ORDER BY rowid",
+        " WHERE run_id = ? AND (step_id <> ? OR last_error IS NOT NULL) ORDER BY rowid",
         (run_id, ROOT_STEP),
     )
     waits = rows(
@@ -206,6 +206,9 @@ def _of_memo(memo: JsonValue) -> tuple[JsonValue, JsonValue]:
 
 def _queued_step(row: Sequence[Any], asked: _Asked) -> StepTold:
     step_id, name, kind, attempt, last_error, lease_owner, due_at = row
+    lost = {} if last_error is None else msgspec.json.decode(last_error)
+    # A step that ran on sight failed in a call that was not made for it.
+    step_id, name = lost.get("step_id", step_id), lost.get("name", name)
     op, given = asked.get(step_id, (_OPS[JobKind(kind)], None))
     if kind == JobKind.SLEEP.value:
         status = StepStatus.WAITING
@@ -219,7 +222,7 @@ def _queued_step(row: Sequence[Any], asked: _Asked) -> StepTold:
         attempt=attempt,
         input=given,
         output=None,
-        error=None if last_error is None else msgspec.json.decode(last_error),
+        error=lost.get("error"),
         ended_at_ms=None,
         due_at_ms=due_at,
     )

@@ -47,13 +47,13 @@ def add(
     run(at.connection, _ADD, (job_id, kind.value, step_id, name, due_ms, at.now_ms, throttle, run_id))
 
 
-def retry(at: Transition, job_id: str, due_ms: int, error: Fragment) -> None:
-    """The same job again later, as its next attempt. `error` is why this one failed."""
+def retry(at: Transition, job_id: str, due_ms: int, lost: Fragment) -> None:
+    """The same job again later, as its next attempt. `lost` tells what failed and why."""
     freed = rows(
         at.connection,
         "UPDATE queue SET attempt = attempt + 1, due_at = ?, added_at = ?, crashes = 0, lease_owner = NULL,"
         " lease_until = NULL, last_error = ? WHERE job_id = ? RETURNING key1, key2",
-        (due_ms, at.now_ms, error.text.decode(), job_id),
+        (due_ms, at.now_ms, lost.text.decode(), job_id),
     )
     _call_for_room(at, freed)
 

@@ -82,7 +82,7 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
             else:
                 asked_ms = retry_after_ms(retry_after, now_ms=at.now_ms) if retry_after else None
                 due_ms = asked_ms or at.now_ms + backoff(job.attempt)
-                jobs.retry(at, job.job_id, due_ms, fragment(failure.as_json()))
+                jobs.retry(at, job.job_id, due_ms, _lost(job.step_id, job.name, failure))
         case AppUnreachable():
             jobs.postpone(at, job.job_id, at.now_ms + unreachable_pause_ms(job.generation))
         case OpsAnswered(ops=ops, inputs=inputs):
@@ -169,8 +169,8 @@ def _cancellation(ending: Cancelled) -> Failure:
 def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int, backoff: Backoff) -> None:
     retry = [op for op in ops if isinstance(op, StepErrored) and not op.final and job.attempt + 1 < max_attempts]
     if retry:
-        error = fragment(retry[0].failure.as_json())
-        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt), error)
+        lost = _lost(retry[0].step_id, retry[0].name, retry[0].failure)
+        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt), lost)
     else:
         jobs.end(at, job.job_id)
     if len(ops) > 1:
@@ -184,6 +184,11 @@ def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int,
             end_run(at, job.run_id, refusal)
             return
     _go_on_after(at, job, finished)
+
+
+def _lost(step_id: str, name: str, failure: Failure) -> Fragment:
+    """What a job keeps of its last attempt, for who looks at the run."""
+    return fragment({"step_id": step_id, "name": name, "error": failure.as_json()})
 
 
 def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_others: bool) -> Failure | None:
