@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
@@ -198,6 +198,9 @@ class SdkApp(Program):
         return [line.split() for line in self.steps_path.read_text().splitlines()]
 
 
+P = TypeVar("P", bound=Program)
+
+
 class World:
     """What a test has started; all of it ends with the test."""
 
@@ -207,9 +210,7 @@ class World:
 
     def engine(self, *options: str, dev: bool, name: str = "engine", **environ: str) -> EngineServer:
         keys = {} if dev else {"INNGEST_SIGNING_KEY": SIGNING_KEY, "INNGEST_EVENT_KEY": EVENT_KEY}
-        made = EngineServer(self.root, *options, dev=dev, name=name, **{**keys, **environ})
-        self._programs.append(made)
-        return made
+        return self.kept(EngineServer(self.root, *options, dev=dev, name=name, **{**keys, **environ}))
 
     def app(self, name: str, engine_url: str, *, dev: bool, **environ: str) -> SdkApp:
         if dev:
@@ -220,9 +221,12 @@ class World:
                 "INNGEST_SIGNING_KEY": SIGNING_KEY,
                 "INNGEST_EVENT_KEY": EVENT_KEY,
             }
-        made = SdkApp(self.root, name, dev=dev, **{**given, **environ})
-        self._programs.append(made)
-        return made
+        return self.kept(SdkApp(self.root, name, dev=dev, **{**given, **environ}))
+
+    def kept(self, program: P) -> P:
+        """The program, which ends with the test."""
+        self._programs.append(program)
+        return program
 
     def end(self) -> None:
         for program in self._programs:

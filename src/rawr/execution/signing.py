@@ -67,9 +67,7 @@ def canonical_text(body: bytes) -> bytes:
 
 def mac_of_canonical(text: bytes, key: str, t: int) -> str:
     """The hex MAC of an already canonical text. The HMAC key is the text of the key, not the bytes it spells."""
-    prefix = _KEY_PREFIX.match(key)
-    secret = key[prefix.end() :] if prefix else key
-    return hmac.new(secret.encode(), text + str(t).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(bare_key(key).encode(), text + str(t).encode(), hashlib.sha256).hexdigest()
 
 
 def mac(body: bytes, key: str, t: int) -> str:
@@ -93,9 +91,15 @@ def sign(body: bytes, key: str, t: int) -> str:
     return sign_canonical(canonical_text(body), key, t)
 
 
+def bare_key(text: str) -> str:
+    """A signing key, or the token of one, without the prefix that says for which environment it is."""
+    prefix = _KEY_PREFIX.match(text)
+    return text[prefix.end() :] if prefix else text
+
+
 def api_token(key: str) -> str:
     """How a signing key is shown to the API of an Inngest server: the hash of the bytes that its text spells."""
-    return hashlib.sha256(bytes.fromhex(_KEY_PREFIX.sub("", key, count=1))).hexdigest()
+    return hashlib.sha256(bytes.fromhex(bare_key(key))).hexdigest()
 
 
 def verify_response(body: bytes, header: str | None, keys: Sequence[str], *, now_s: int | None = None) -> None:

@@ -72,12 +72,32 @@ class FunctionInvoked(msgspec.Struct, frozen=True, kw_only=True):
     race: bool
 
 
+class FunctionReturned(msgspec.Struct, frozen=True, kw_only=True):
+    """The function has ended, told together with steps that it ran on the way."""
+
+    output: Fragment
+
+
+class DiscoveryWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The app wants to be asked once more what comes next."""
+
+
 class UnsupportedOp(msgspec.Struct, frozen=True, kw_only=True):
     op: str
     name: str
 
 
-Op = StepRan | StepErrored | StepPlanned | Sleeping | EventAwaited | FunctionInvoked | UnsupportedOp
+Op = (
+    StepRan
+    | StepErrored
+    | StepPlanned
+    | Sleeping
+    | EventAwaited
+    | FunctionInvoked
+    | FunctionReturned
+    | DiscoveryWanted
+    | UnsupportedOp
+)
 
 
 class FunctionFinished(msgspec.Struct, frozen=True, kw_only=True):

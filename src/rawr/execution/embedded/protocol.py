@@ -19,10 +19,12 @@ from rawr.execution import signing
 from rawr.execution.embedded.fragment import Fragment, fragment, frame
 from rawr.execution.embedded.outcomes import (
     CallFailed,
+    DiscoveryWanted,
     EventAwaited,
     Failure,
     FunctionFinished,
     FunctionInvoked,
+    FunctionReturned,
     Op,
     OpsAnswered,
     Outcome,
@@ -61,6 +63,8 @@ class Opcode(StrEnum):
     SLEEP = "Sleep"
     WAIT_FOR_EVENT = "WaitForEvent"
     INVOKE_FUNCTION = "InvokeFunction"
+    RUN_COMPLETE = "RunComplete"
+    DISCOVERY_REQUEST = "DiscoveryRequest"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +215,7 @@ def parse_functions(answer: Answer, *, trust: Trust) -> dict[str, JsonValue]:
     Raises:
         SyncRefusedError: it is not a proper answer, with the reason.
     """
+    answer = unwrapped(answer)
     headers = {name.lower(): value for name, value in answer.headers.items()}
     doubt = _doubt(answer, headers, trust)
     if doubt is None and (answer.status != 200 or headers.get("x-inngest-sync-kind") != "in_band"):
@@ -301,10 +306,13 @@ class _WirePayload(msgspec.Struct, kw_only=True):
     v: str | None = None
 
 
-def _ops_answered(body: JsonValue, headers: Mapping[str, str], *, no_retry: bool) -> OpsAnswered:
+def _ops_answered(body: JsonValue, headers: Mapping[str, str], *, no_retry: bool) -> Outcome:
     version = _request_version(headers)
     races = version is not None and version < REQUEST_VERSION_GROUPS
     wires = msgspec.convert(body, list[_WireOp])
+    wires.sort(key=lambda wire: wire.op == Opcode.RUN_COMPLETE)  # last: what was run before it is remembered first
+    if wires and wires[-1].op == Opcode.RUN_COMPLETE and isinstance(refused := _finished(wires[-1].data), CallFailed):
+        return refused
     return OpsAnswered(
         ops=tuple(_op(wire, no_retry=no_retry, races=races) for wire in wires),
         inputs=tuple(asked for wire in wires if (asked := _input(wire)) is not None),
@@ -348,6 +356,10 @@ def _op(wire: _WireOp, *, no_retry: bool, races: bool) -> Op:
                 timeout=msgspec.convert(opts.get("timeout"), str | None),
                 race=race,
             )
+        case Opcode.RUN_COMPLETE:
+            return FunctionReturned(output=fragment(wire.data))
+        case Opcode.DISCOVERY_REQUEST:
+            return DiscoveryWanted()
         case other:
             return UnsupportedOp(op=other, name=name)
 

@@ -25,10 +25,12 @@ from rawr.execution.embedded.model import (
 from rawr.execution.embedded.outcomes import (
     AppUnreachable,
     CallFailed,
+    DiscoveryWanted,
     EventAwaited,
     Failure,
     FunctionFinished,
     FunctionInvoked,
+    FunctionReturned,
     Op,
     OpsAnswered,
     Outcome,
@@ -40,6 +42,7 @@ from rawr.execution.embedded.outcomes import (
 )
 from rawr.execution.embedded.protocol import ROOT_STEP, RUN_STATE_MAX_BYTES, RUN_STEPS_MAX
 from rawr.execution.embedded.steps import (
+    discover,
     discover_after,
     finish_step,
     has_anything_ahead,
@@ -50,6 +53,8 @@ from rawr.execution.embedded.steps import (
 )
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
 from rawr.storage.sqlite import Connection, one, rows, run
+
+DISCOVERY_PAUSE_MS: Final = 1000
 
 _MEMOS: Final = (
     "SELECT '{' || coalesce(group_concat(json_quote(step_id) || ':' || memo, ',' ORDER BY step_id), '') || '}',"
@@ -173,7 +178,7 @@ def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int,
         jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt), lost)
     else:
         jobs.end(at, job.job_id)
-    if len(ops) > 1:
+    if len([op for op in ops if not isinstance(op, StepRan)]) > 1:
         run(at.connection, "UPDATE runs SET plan_steps = 1 WHERE run_id = ?", (job.run_id,))
     finished: list[str] = []
     for op in ops:
@@ -182,6 +187,8 @@ def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int,
         refusal = _apply(at, job, op, finished=finished, among_others=len(ops) > 1)
         if refusal is not None:
             end_run(at, job.run_id, refusal)
+            return
+        if isinstance(op, FunctionReturned):
             return
     _go_on_after(at, job, finished)
 
@@ -206,6 +213,14 @@ def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_other
             if among_others:
                 join_group(at, job.run_id, op.step_id, race=op.race)
             return _begin(at, job, op, finished=finished)
+        case FunctionReturned():
+            end_run(at, job.run_id, op.output)
+        case DiscoveryWanted():
+            row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (job.run_id,))
+            assert row is not None
+            # At once only if there is something new to go on from, so that nobody can ask in a circle.
+            due_ms = at.now_ms if finished else at.now_ms + DISCOVERY_PAUSE_MS
+            discover(at, job.run_id, after_steps=row[0], due_ms=due_ms)
         case UnsupportedOp():
             message = f"step {op.name!r} needs {op.op}, which the embedded engine does not do"
             return Failure(name="UnsupportedStep", message=message)

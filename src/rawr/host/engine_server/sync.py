@@ -15,8 +15,7 @@ from rawr.errors import RawrError
 from rawr.execution.embedded.app_sync import AppRefusedError, answered_app
 from rawr.execution.embedded.apps import RegisteredApps
 from rawr.execution.embedded.engine import Engine
-from rawr.execution.embedded.protocol import parse_functions, sync_request, unwrapped
-from rawr.execution.ports import IngressResponse
+from rawr.execution.embedded.protocol import Answer, parse_functions, sync_request, unwrapped
 from rawr.wire import MalformedJsonError, decode
 
 ASK_AGAIN_DEV_S: Final = 5.0
@@ -51,13 +50,13 @@ class AppSync:
             RawrError: it cannot be reached, is not one of ours, or has functions that cannot be served.
         """
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            answer = await self._apps.ask(url, "PUT", lambda key, t: sync_request(url, key=key, t=t))
+            answer = unwrapped(await self._apps.ask(url, "PUT", lambda key, t: sync_request(url, key=key, t=t)))
         if not self._is_dev and _kind(answer) == "in_band":
             body = parse_functions(answer, trust=self._apps.trust)
             app = answered_app(body, url=url, only_loopback=False)
             await self._engine.register(app.app_id, app.functions, url=app.url)
             return
-        told = _Told.of(unwrapped(answer).body)
+        told = _Told.of(answer.body)
         if answer.status != 200 or told.ok is False or told.error:
             raise AppRefusedError(told.reason or f"it answered status {answer.status}")
 
@@ -91,5 +90,5 @@ class _Told(msgspec.Struct, frozen=True):
         return ascii(found)[:500] if isinstance(found, str) else None
 
 
-def _kind(answer: IngressResponse) -> str | None:
+def _kind(answer: Answer) -> str | None:
     return {name.lower(): value for name, value in answer.headers.items()}.get("x-inngest-sync-kind")
