@@ -170,6 +170,22 @@ def test_an_app_with_another_key_or_without_one_is_not_served(world: World) -> N
     assert engine.functions() == set()
 
 
+def test_apps_come_from_the_environment_and_old_runs_are_forgotten(world: World) -> None:
+    engine = world.engine(dev=True)
+    app = world.app("shop", engine.url, dev=True)
+    engine.environ["RAWR_ENGINE_APPS"] = f"{app.url} http://127.0.0.1:1/api/inngest"
+    app.start()
+    engine.start()
+    wait_for(lambda: "shop-chain" in engine.ready().functions(), "the app is registered")
+    run = engine.ended(engine.send("shop/helper", who="me"))
+    assert engine.stop() == 0
+    engine.arguments += ["--retention", "1ms"]
+    engine.start()
+    engine.ready()
+    wait_for(lambda: engine.ask("GET", f"/v1/runs/{run['run_id']}").status == 404, "the run is forgotten")
+    assert "shop-chain" in engine.functions()
+
+
 def test_a_stopping_server_lets_calls_end_and_its_successor_goes_on(world: World) -> None:
     engine, app = start(world, dev=True)
     events = [engine.send("shop/chain", n=n) for n in range(10)]

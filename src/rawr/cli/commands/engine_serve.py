@@ -9,16 +9,11 @@ import click
 
 from rawr.cli.context import Invocation, command
 from rawr.cli.output import Outcome
-from rawr.errors import BadInputError
 
 if TYPE_CHECKING:
     from rawr.security.inngest_keys import ServerKeys
 
 _FILE = click.Path(path_type=Path)
-
-
-class DurationInvalidError(BadInputError):
-    code = "DURATION_INVALID"
 
 
 class Asked(TypedDict):
@@ -39,7 +34,13 @@ class Asked(TypedDict):
 @click.option("--port", type=click.IntRange(0, 65535), default=8288, show_default=True, help="0 takes a free one.")
 @click.option("--dev", is_flag=True, help="Serve unsigned apps of this machine, and ask nobody for a key.")
 @click.option(
-    "--app", "-u", "apps", multiple=True, metavar="URL", help="Ask the app at URL for its functions. Repeatable."
+    "--app",
+    "-u",
+    "apps",
+    multiple=True,
+    metavar="URL",
+    envvar="RAWR_ENGINE_APPS",
+    help="Ask the app at URL for its functions. Repeatable; or RAWR_ENGINE_APPS, with blanks between.",
 )
 @click.option("--data", type=_FILE, metavar="DIR", help="Where its file is; by default in the HQ around here, if any.")
 @click.option("--event-key-file", type=_FILE, metavar="FILE", help="Event keys, one in a line.")
@@ -107,5 +108,5 @@ def _ms(text: str | None, option: str) -> int | None:
         return None
     length_ms = duration_ms(text)
     if not length_ms:
-        raise DurationInvalidError(f"{option} {text!r} is not a time like 30d, 12h or 1s, up to a year")
+        raise click.UsageError(f"{option} {text!r} is not a time like 30d, 12h or 1s, up to a year")
     return length_ms

@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from rawr.errors import RawrError
 from rawr.execution import signing
+from rawr.execution.embedded.envelope import Answer, unwrapped
 from rawr.execution.embedded.fragment import Fragment, fragment, frame
 from rawr.execution.embedded.outcomes import (
     CallFailed,
@@ -44,8 +45,6 @@ CALL_STATE_MAX_BYTES: Final = 4 * 1024 * 1024 - 1024
 STEP_INPUT_MAX_BYTES: Final = 256 * 1024
 """What a step was asked is kept for people, if it is not larger."""
 RUN_STEPS_MAX: Final = 1000
-STREAMED: Final = 201
-"""The status of an answer that carries the true one inside."""
 EVENT_MAX_BYTES: Final = 512 * 1024
 REQUEST_VERSION_OPEN: Final = -1
 """The app chooses the version of the protocol."""
@@ -100,17 +99,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
-
-
-class Answer(Protocol):
-    """An `IngressResponse`, without what else its module knows."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,35 +218,6 @@ def parse_functions(answer: Answer, *, trust: Trust) -> dict[str, JsonValue]:
 
 class SyncRefusedError(RawrError):
     code = "ENGINE_SYNC_REFUSED"
-
-
-class _Envelope(msgspec.Struct, kw_only=True):
-    status: int
-    headers: dict[str, str] = {}
-    body: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Unwrapped(msgspec.Struct, frozen=True, kw_only=True):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def unwrapped(answer: Answer) -> Answer:
-    """The answer inside of a streamed one. A function that streams keeps its connection alive by blanks before it.
-
-    What is not of that form stays as it is, and is refused for its status.
-    """
-    if answer.status != STREAMED:
-        return answer
-    try:
-        envelope = msgspec.json.decode(answer.body, type=_Envelope)
-        body = bytes(envelope.body)
-        if body.startswith(b'"'):  # the body as text
-            body = msgspec.json.decode(body, type=str).encode()
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return answer
-    return _Unwrapped(status=envelope.status, headers={**answer.headers, **envelope.headers}, body=body)
 
 
 def _request_version(headers: Mapping[str, str]) -> int | None:

@@ -15,7 +15,8 @@ from rawr.errors import RawrError
 from rawr.execution.embedded.app_sync import AppRefusedError, answered_app
 from rawr.execution.embedded.apps import RegisteredApps
 from rawr.execution.embedded.engine import Engine
-from rawr.execution.embedded.protocol import Answer, parse_functions, sync_request, unwrapped
+from rawr.execution.embedded.envelope import Answer, unwrapped
+from rawr.execution.embedded.protocol import parse_functions, sync_request
 from rawr.wire import MalformedJsonError, decode
 
 ASK_AGAIN_DEV_S: Final = 5.0
