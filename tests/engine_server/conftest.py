@@ -80,12 +80,13 @@ class Program:
         self.log_path = root / f"{name}.log"
         self.environ = environ
         self.arguments: list[str] = []
+        self.folder: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         # A file, not a pipe: nobody reads while a test works, and a full pipe would stop the process.
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.arguments, stdout=log, stderr=log, env=self.environ)
+            self.process = subprocess.Popen(self.arguments, stdout=log, stderr=log, env=self.environ, cwd=self.folder)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)

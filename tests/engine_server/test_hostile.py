@@ -17,6 +17,8 @@ from typing import Any, Final
 import pytest
 from tests.engine_server.conftest import EVENT_KEY, OTHER_KEY, SIGNING_KEY, EngineServer, World, ask, wait_for
 
+from rawr.instance.init import init_instance
+
 SDK: Final = {"x-inngest-sdk": "inngest-js:v3.0.0", "x-inngest-req-version": "2"}
 ULID: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 Reply = tuple[int, dict[str, str], bytes]
@@ -458,6 +460,25 @@ def test_keys_come_from_private_files(world: World, tmp_path: Path) -> None:
         200,
         401,
     ]
+
+
+def test_its_file_is_in_the_hq_around_it_else_with_the_users_data(world: World, tmp_path: Path) -> None:
+    init_instance(tmp_path / "hq")
+    places = [
+        (("-I", str(tmp_path / "hq")), {}, tmp_path / "hq/.rawr/engine-server"),
+        ((), {"XDG_DATA_HOME": str(tmp_path / "xdg")}, tmp_path / "xdg/rawr/engine"),
+        ((), {"XDG_DATA_HOME": "relative"}, tmp_path / ".local/share/rawr/engine"),
+    ]
+    for number, (options, environ, folder) in enumerate(places):
+        engine = world.engine(*options, dev=True, name=f"placed{number}", **environ)
+        at = engine.arguments.index("--data")
+        del engine.arguments[at : at + 2]
+        engine.folder = tmp_path
+        engine.start()
+        engine.ready()
+        assert (folder / "engine.sqlite").exists()
+        assert folder.stat().st_mode & 0o077 == 0
+        assert engine.stop() == 0
 
 
 def test_a_taken_port_is_said(world: World, engine: EngineServer) -> None:

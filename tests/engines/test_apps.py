@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,35 +38,96 @@ def function_named(fn: Any) -> Any:
 
 def test_what_is_left_of_a_race_holds_up_no_later_step(tmp_path: Path) -> None:
     """The loser of a race is told again, together with what comes after the race, as the SDK for TypeScript does."""
-    clock = FakeClock()
     fast = {"id": "f", "op": "StepPlanned", "name": "fast", "opts": {"parallelMode": "race"}}
     slow = {"id": "s", "op": "WaitForEvent", "name": "never", "opts": {"parallelMode": "race", "timeout": "1d"}}
     after = {"id": "a", "op": "StepPlanned", "name": "after"}
 
     async def app(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
         asked, done = query["stepId"], msgspec.json.decode(body)["ctx"]["stack"]["stack"]
-        told = {"x-inngest-sdk": "js", "x-inngest-req-version": "2"}
         if asked != "step":
-            ops: Any = [{"id": asked, "op": "StepRun", "data": asked}]
-        elif "a" in done:
-            return IngressResponse(status=200, headers=told, body=b'"over"')
-        else:
-            ops = [slow, after] if "f" in done else [fast, slow]
-        return IngressResponse(status=206, headers=told, body=msgspec.json.encode(ops))
+            return told(206, [{"id": asked, "op": "StepRun", "data": asked}])
+        if "a" in done:
+            return told(200, "over")
+        return told(206, [slow, after] if "f" in done else [fast, slow])
 
     async def scenario() -> None:
-        apps = RegisteredApps(lambda _url: app, keys=(), clock=clock)
-        engine = Engine(
-            database=tmp_path / "engine.sqlite", run_dir=tmp_path, apps=apps, clock=clock, steady_ms=clock.now_ms
-        )
-        await engine.prepare()
-        config = {"id": "a-fn", "triggers": [{"event": "go"}], "steps": {"step": {}}}
-        await engine.register("a", functions_of([config]), url="http://a")
-        await engine.send([OutgoingEvent(name="go", data={})])
-        await engine.run_due()
-        [run] = await engine.runs(10)
-        assert run.output == "over"
+        async with engine_of(app, tmp_path, FakeClock()) as engine:
+            await engine.run_due()
+            [run] = await engine.runs(10)
+            assert run.output == "over"
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def engine_of(app: EngineCall, root: Path, clock: FakeClock) -> AsyncIterator[Engine]:
+    """An engine on a function `a-fn` of an app that is somewhere else, which the event `go` starts."""
+    apps = RegisteredApps(lambda _url: app, keys=(), clock=clock)
+    engine = Engine(database=root / "engine.sqlite", run_dir=root, apps=apps, clock=clock, steady_ms=clock.now_ms)
+    await engine.prepare()
+    config = {"id": "a-fn", "triggers": [{"event": "go"}], "steps": {"step": {}}}
+    await engine.register("a", functions_of([config]), url="http://a")
+    await engine.send([OutgoingEvent(name="go", data={})])
+    try:
+        yield engine
+    finally:
         await engine.stop(0)
+
+
+def told(status: int, value: Any) -> IngressResponse:
+    headers = {"x-inngest-sdk": "js", "x-inngest-req-version": "2"}
+    return IngressResponse(status=status, headers=headers, body=msgspec.json.encode(value))
+
+
+def test_an_app_that_runs_many_steps_in_one_call_may_tell_its_end_with_them(tmp_path: Path) -> None:
+    async def app(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
+        steps = [{"id": name, "op": "StepRun", "displayName": name, "data": name} for name in "xyz"]
+        return told(206, [{"id": "end", "op": "RunComplete", "data": {"n": 3}}, *steps])
+
+    async def scenario() -> None:
+        async with engine_of(app, tmp_path, FakeClock()) as engine:
+            assert await engine.run_due() == 1
+            [run] = await engine.runs(10)
+            assert (run.status, run.output) == (EngineRunStatus.COMPLETED, {"n": 3})
+            steps = await engine.history.steps(run.run_id)
+            assert [(step.name, step.output) for step in steps] == [("x", "x"), ("y", "y"), ("z", "z")]
+            assert await engine.pending_count() == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_app_may_ask_to_be_asked_again_but_not_in_a_circle(tmp_path: Path) -> None:
+    clock = FakeClock()
+    answers = [
+        [{"id": "x", "op": "StepRun", "data": 1}, {"id": "d", "op": "DiscoveryRequest"}],
+        *[[{"id": "d", "op": "DiscoveryRequest"}]] * 2,
+    ]
+
+    async def app(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
+        return told(206, answers.pop(0)) if answers else told(200, "over")
+
+    async def scenario() -> None:
+        async with engine_of(app, tmp_path, clock) as engine:
+            assert await engine.run_due() == 2  # at once after a step, and then with pauses
+            assert await engine.run_due() == 0
+            for left in (1, 1):
+                clock.advance(1000)
+                assert await engine.run_due() == left
+            assert (await engine.runs(10))[0].output == "over"
+
+    asyncio.run(scenario())
+
+
+def test_an_output_that_is_too_large_fails_its_run_however_it_is_told(tmp_path: Path) -> None:
+    async def app(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
+        return told(206, [{"id": "end", "op": "RunComplete", "data": "x" * 5_000_000}])
+
+    async def scenario() -> None:
+        async with engine_of(app, tmp_path, FakeClock()) as engine:
+            await engine.run_due()
+            [run] = await engine.runs(10)
+            assert run.error is not None
+            assert run.error.name == "OutputTooLarge"
 
     asyncio.run(scenario())
 
