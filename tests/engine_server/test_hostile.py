@@ -276,10 +276,8 @@ def test_only_apps_of_this_machine_are_called_in_dev(engine: EngineServer) -> No
 
 
 def test_no_app_takes_the_function_of_another(engine: EngineServer, app: WildApp) -> None:
-    thief = registration(app.origin, app="wi")
-    thief["appName"] = "wild-"[:-1] + "-x"
-    thief["functions"][0]["id"] = "wild-x-fn"
-    assert engine.ask("POST", "/fn/register", thief).status == 200
+    first = registration("http://127.0.0.1:1", app="wild-x")
+    assert engine.ask("POST", "/fn/register", first).status == 200
     other = registration(app.origin, app="wild")
     other["functions"][0]["id"] = "wild-x-fn"
     answer = engine.ask("POST", "/fn/register", other)

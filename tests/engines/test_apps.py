@@ -272,6 +272,26 @@ def test_each_function_is_called_where_its_app_is_and_another_engine_learns_of_i
     asyncio.run(scenario())
 
 
+def test_an_app_that_has_another_name_now_takes_the_place_of_the_one_at_its_address(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    async def app(method: str, query: Any, headers: Any, body: bytes) -> IngressResponse:
+        called.append(query["fnId"])
+        return told(200, 1)
+
+    async def scenario() -> None:
+        async with engine_of(app, tmp_path, FakeClock()) as engine:
+            await engine.run_due()
+            config = {"id": "b-fn", "triggers": [{"event": "go"}], "steps": {"step": {}}}
+            await engine.register("b", functions_of([config]), url="http://a")
+            await engine.send([OutgoingEvent(name="go", data={})])
+            await engine.run_due()
+            assert called == ["a-fn", "b-fn"]
+            assert {app.app_id: len(app.functions) for app in await engine.history.apps()} == {"a": 0, "b": 1}
+
+    asyncio.run(scenario())
+
+
 def test_the_pause_before_an_app_is_tried_again_grows_up_to_a_limit() -> None:
     pauses = [unreachable_pause_ms(tries) for tries in range(100)]
     assert pauses == sorted(pauses)

@@ -36,8 +36,11 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
     if known == (checksum, url):
         return False
     if known is not None and known[0] == checksum:
+        _retire_others_at(at, app_id, url)
         run(at.connection, "UPDATE apps SET url = ?, synced_at = ? WHERE app_id = ?", (url, at.now_ms, app_id))
         return True
+    if url:
+        _retire_others_at(at, app_id, url)
     _refuse_taken(at, app_id, functions)
     run(
         at.connection,
@@ -45,12 +48,7 @@ def register(at: Transition, app_id: str, functions: Sequence[RegisteredFunction
         " SET checksum = excluded.checksum, synced_at = excluded.synced_at, url = excluded.url",
         (app_id, checksum, at.now_ms, url),
     )
-    run(at.connection, "UPDATE functions SET archived = 1 WHERE app_id = ?", (app_id,))
-    run(
-        at.connection,
-        "DELETE FROM triggers WHERE fn_id IN (SELECT fn_id FROM functions WHERE app_id = ?)",
-        (app_id,),
-    )
+    _retire(at, app_id)
     for function in functions:
         _register_one(at, app_id, function)
         schedules.schedule(at, function)
@@ -94,6 +92,24 @@ def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
     row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
     assert row is not None
     return msgspec.json.decode(row[0], type=RegisteredFunction)
+
+
+def _retire(at: Transition, app_id: str) -> None:
+    """Its functions start no new runs."""
+    run(at.connection, "UPDATE functions SET archived = 1 WHERE app_id = ?", (app_id,))
+    run(
+        at.connection,
+        "DELETE FROM triggers WHERE fn_id IN (SELECT fn_id FROM functions WHERE app_id = ?)",
+        (app_id,),
+    )
+
+
+def _retire_others_at(at: Transition, app_id: str, url: str) -> None:
+    """One address is one app: who was there before has gone, or has another name now."""
+    for (other,) in rows(at.connection, "SELECT app_id FROM apps WHERE url = ? AND app_id <> ?", (url, app_id)):
+        _retire(at, other)
+        run(at.connection, "UPDATE apps SET checksum = '', url = '' WHERE app_id = ?", (other,))
+        schedules.unschedule_archived(at)
 
 
 def _refuse_taken(at: Transition, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
