@@ -16,7 +16,7 @@ from tests.engines.conftest import BACKOFF_MS
 from rawr.execution.embedded.apps import RegisteredApps
 from rawr.execution.embedded.durations import UNREACHABLE_MAX_MS, unreachable_pause_ms
 from rawr.execution.embedded.engine import Engine
-from rawr.execution.embedded.history import EventsAsked, StepStatus
+from rawr.execution.embedded.inspection import EventsAsked, StepStatus
 from rawr.execution.embedded.model import EngineRunStatus
 from rawr.execution.embedded.registration import functions_of
 from rawr.execution.ports import AppUnreachableError, EngineCall, IngressResponse, OutgoingEvent
@@ -89,7 +89,7 @@ def test_an_app_that_runs_many_steps_in_one_call_may_tell_its_end_with_them(tmp_
             assert await engine.run_due() == 1
             [run] = await engine.runs(10)
             assert (run.status, run.output) == (EngineRunStatus.COMPLETED, {"n": 3})
-            steps = await engine.history.steps(run.run_id)
+            steps = await engine.inspection.steps(run.run_id)
             assert [(step.name, step.output) for step in steps] == [("x", "x"), ("y", "y"), ("z", "z")]
             assert await engine.pending_count() == 0
 
@@ -207,27 +207,27 @@ def test_the_history_tells_what_steps_were_asked_what_they_gave_and_why_they_fai
 
     async def scenario(bench: Any) -> None:
         [event] = await bench.send(n=1)
-        history = bench.engine.history
-        [run] = await history.runs_of_event(event, 10)
+        inspection = bench.engine.inspection
+        [run] = await inspection.runs_of_event(event, 10)
         await bench.engine.run_due()
-        [flaky] = await history.steps(run.run_id)
+        [flaky] = await inspection.steps(run.run_id)
         assert (flaky.status, flaky.attempt, flaky.error["message"]) == (StepStatus.QUEUED, 1, "not yet")
         assert flaky.due_at_ms == bench.clock.now_ms() + BACKOFF_MS
         bench.clock.advance(BACKOFF_MS)
         await bench.engine.run_due()
-        flaky, hear = await history.steps(run.run_id)
+        flaky, hear = await inspection.steps(run.run_id)
         assert (flaky.status, flaky.attempt, flaky.output, flaky.error) == (StepStatus.COMPLETED, 1, "at last", None)
         assert (hear.op, hear.status) == ("WaitForEvent", StepStatus.WAITING)
         assert (hear.input["event"], hear.input["if"]) == ("word", "async.data.n == 1")
         await bench.send("word", n=1)
         await bench.engine.run_due()
-        told = await history.run(run.run_id)
+        told = await inspection.run(run.run_id)
         assert (told.status, told.output, told.app_id) == (EngineRunStatus.COMPLETED, "word", "app")
-        assert [event.name for event in await history.events(EventsAsked(limit=2))][1] == "word"
+        assert [event.name for event in await inspection.events(EventsAsked(limit=2))][1] == "word"
         bench.clock.advance(1)
         await bench.engine.forget(bench.clock.now_ms())
-        assert await history.run(run.run_id) is None
-        assert await history.steps(run.run_id) == []
+        assert await inspection.run(run.run_id) is None
+        assert await inspection.steps(run.run_id) == []
 
     on_bench(function_named(fn), scenario)
 
@@ -287,7 +287,7 @@ def test_an_app_that_has_another_name_now_takes_the_place_of_the_one_at_its_addr
             await engine.send([OutgoingEvent(name="go", data={})])
             await engine.run_due()
             assert called == ["a-fn", "b-fn"]
-            assert {app.app_id: len(app.functions) for app in await engine.history.apps()} == {"a": 0, "b": 1}
+            assert {app.app_id: len(app.functions) for app in await engine.inspection.apps()} == {"a": 0, "b": 1}
 
     asyncio.run(scenario())
 

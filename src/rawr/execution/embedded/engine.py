@@ -20,8 +20,8 @@ from rawr.execution.embedded.apps import Apps, OwnApp
 from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
-from rawr.execution.embedded.history import History
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
+from rawr.execution.embedded.inspection import Inspection
 from rawr.execution.embedded.model import EngineRun, Forgotten, Ingested, NewEvent, RunFilter
 from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.reruns import Rerun
@@ -78,7 +78,7 @@ class Engine:
         self._clock = clock
         self._times = times or EngineTimes()
         self._steady_ms = steady_ms
-        self.history = History(self._store)
+        self.inspection = Inspection(self._store)
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
         self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from rawr.execution.embedded.history import AppTold, RunTold, StepTold, StoredEvent
+from rawr.execution.embedded.inspection import AppTold, RunTold, StepTold, StoredEvent
 from rawr.execution.embedded.model import EngineRunStatus
 from rawr.host.errors import ErrorBody
 from rawr.host.responses import Response, json_response

@@ -114,7 +114,7 @@ class EngineApi:
         del request, named
         if not self._settings.is_dev:
             return error_answer(404, "not found")
-        apps = await self._engine.history.apps()
+        apps = await self._engine.inspection.apps()
         return json_response(
             {
                 "version": f"rawr {__version__}",
@@ -170,37 +170,37 @@ class EngineApi:
 
     async def _apps(self, request: Request, named: str) -> Response:
         del request, named
-        return self._data([app_json(app) for app in await self._engine.history.apps()])
+        return self._data([app_json(app) for app in await self._engine.inspection.apps()])
 
     async def _event_list(self, request: Request, named: str) -> Response:
         del named
         asked = events_asked(request.query)
-        found = await self._engine.history.events(asked)
+        found = await self._engine.inspection.events(asked)
         cursor = found[-1].ulid if len(found) == asked.limit else None
         return self._data([event_json(event) for event in found], cursor=cursor)
 
     async def _event(self, request: Request, named: str) -> Response:
         del request
-        event = await self._engine.history.event(ulid_of(named, "an event id"))
+        event = await self._engine.inspection.event(ulid_of(named, "an event id"))
         return _unknown("event", named) if event is None else self._data(event_json(event))
 
     async def _event_runs(self, request: Request, named: str) -> Response:
         fields = fields_of(request.query)
         limit = limit_of(fields) if "limit" in fields else RUNS_OF_EVENT_MAX
-        if await self._engine.history.event(ulid_of(named, "an event id")) is None:
+        if await self._engine.inspection.event(ulid_of(named, "an event id")) is None:
             return _unknown("event", named)
-        return self._data([run_json(run) for run in await self._engine.history.runs_of_event(named, limit)])
+        return self._data([run_json(run) for run in await self._engine.inspection.runs_of_event(named, limit)])
 
     async def _run(self, request: Request, named: str) -> Response:
         del request
-        run = await self._engine.history.run(ulid_of(named, "a run id"))
+        run = await self._engine.inspection.run(ulid_of(named, "a run id"))
         return _unknown("run", named) if run is None else self._data(run_json(run))
 
     async def _steps(self, request: Request, named: str) -> Response:
         del request
-        if await self._engine.history.run(ulid_of(named, "a run id")) is None:
+        if await self._engine.inspection.run(ulid_of(named, "a run id")) is None:
             return _unknown("run", named)
-        return self._data([step_json(step) for step in await self._engine.history.steps(named)])
+        return self._data([step_json(step) for step in await self._engine.inspection.steps(named)])
 
     async def _cancel_run(self, request: Request, named: str) -> Response:
         del request
@@ -213,7 +213,7 @@ class EngineApi:
     async def _cancel_many(self, request: Request, named: str) -> Response:
         del named
         which = runs_to_cancel(await self._body(request))
-        if not await self._engine.history.has_function(which.fn_id):
+        if not await self._engine.inspection.has_function(which.fn_id):
             return error_answer(404, f"there is no function {which.fn_id[:256]!r}")
         cancelled = await self._engine.cancel_where(which)
         body = {

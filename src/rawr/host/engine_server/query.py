@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from rawr.errors import BadInputError
-from rawr.execution.embedded.history import EventsAsked
+from rawr.execution.embedded.inspection import EventsAsked
 from rawr.execution.embedded.model import RunFilter
 from rawr.host.ingress import query_fields
 from rawr.wire import JsonValue

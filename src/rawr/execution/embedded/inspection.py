@@ -101,7 +101,7 @@ class Reader(Protocol):
     async def read(self, question: Callable[[Connection], T]) -> T: ...
 
 
-class History:
+class Inspection:
     """What the file of an engine tells."""
 
     def __init__(self, reader: Reader) -> None:
