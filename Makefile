@@ -17,9 +17,10 @@ down: ## stop this HQ
 test: ## the whole test suite
 	@$(IN_DEV_VENV) pytest -q -n $(WORKERS) -p randomly -p xdist --randomly-seed=$(SEED) $(ARGS)
 
-kit: ## the real @orpc/client and a stock OpenAPI generator, pinned, for the tests that drive our server with them
+kit: ## the real @orpc/client, a stock OpenAPI generator and the Inngest SDK for TypeScript, pinned, for tests with them
 	@npm ci --prefix tests/host/orpc_kit --ignore-scripts --no-audit --no-fund
 	@npm ci --prefix tests/host/openapi_kit --ignore-scripts --no-audit --no-fund
+	@npm ci --prefix tests/engine_server/ts_kit --ignore-scripts --no-audit --no-fund
 
 openapi: ## write docs/openapi from the contract
 	@$(IN_DEV_VENV) python scripts/openapi.py

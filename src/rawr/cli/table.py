@@ -95,6 +95,9 @@ TABLE: Final = Table(
         ("session", "revoke"): Command("rawr.cli.commands.session:revoke", "Sign out one session, or all."),
         ("gates", "run"): Command("rawr.gates.command:run", "Prove by driving it that this HQ behaves as it must."),
         ("gates", "list"): Command("rawr.gates.command:list_", "List the conformance gates and what they prove."),
+        ("engine", "serve"): Command(
+            "rawr.cli.commands.engine_serve:serve", "Run the durable engine as a server for apps of any Inngest SDK."
+        ),
         ("engine", "status"): Command(
             "rawr.cli.commands.engine:status", "Show what the engine has to do, and who works."
         ),

@@ -15,6 +15,7 @@ import msgspec
 from rawr.clock import Clock
 from rawr.coordination.model import Run
 from rawr.coordination.ports import CoordinationStore
+from rawr.errors import RawrError
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.wire import JsonValue
 
@@ -237,8 +238,18 @@ class RunCode(Protocol):
         ...
 
 
+class AppUnreachableError(RawrError):
+    """Nobody took the call, so nothing of it has run."""
+
+    code = "APP_UNREACHABLE"
+
+
 class EngineCall(Protocol):
-    """How an engine reaches `/api/inngest`: in process through the guarded ASGI app, or over loopback."""
+    """How an engine reaches the functions of one app: in process through the guarded ASGI app, or over HTTP.
+
+    Raises:
+        AppUnreachableError: nobody is there.
+    """
 
     async def __call__(
         self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes

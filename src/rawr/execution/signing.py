@@ -20,6 +20,7 @@ from rawr.errors import BadInputError, RawrError
 from rawr.wire import JsonValue, encode_canonical
 
 HEADER: Final = "x-inngest-signature"
+AGE_MAX_S: Final = 300
 
 _DOUBTFUL: Final = re.compile(rb"[:\[,]-?(?:[0-9]+[.eE]|[0-9]{16})")
 _NUMBER_BEGINS: Final = tuple(b"-0123456789"[at : at + 1] for at in range(11))
@@ -94,9 +95,7 @@ def _plain_text(body: bytes) -> bytes | None:
 
 def mac_of_canonical(text: bytes, key: str, t: int) -> str:
     """The hex MAC of an already canonical text. The HMAC key is the text of the key, not the bytes it spells."""
-    prefix = _KEY_PREFIX.match(key)
-    secret = key[prefix.end() :] if prefix else key
-    made = hmac.new(secret.encode(), text, hashlib.sha256)
+    made = hmac.new(bare_key(key).encode(), text, hashlib.sha256)
     made.update(str(t).encode())  # a long text is not copied for this
     return made.hexdigest()
 
@@ -122,16 +121,22 @@ def sign(body: bytes, key: str, t: int) -> str:
     return sign_canonical(canonical_text(body), key, t)
 
 
+def bare_key(text: str) -> str:
+    """A signing key, or the token of one, without the prefix that says for which environment it is."""
+    prefix = _KEY_PREFIX.match(text)
+    return text[prefix.end() :] if prefix else text
+
+
 def api_token(key: str) -> str:
     """How a signing key is shown to the API of an Inngest server: the hash of the bytes that its text spells."""
-    return hashlib.sha256(bytes.fromhex(_KEY_PREFIX.sub("", key, count=1))).hexdigest()
+    return hashlib.sha256(bytes.fromhex(bare_key(key))).hexdigest()
 
 
-def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> None:
+def verify_response(body: bytes, header: str | None, keys: Sequence[str], *, now_s: int | None = None) -> None:
     """Accept the answer to a call that we made, or raise.
 
-    Answers are signed over their raw bytes. There is no time window: the answer comes on the connection of the
-    call it belongs to.
+    Answers are signed over their raw bytes. With `now_s` they must have been signed around now, so that whoever sits
+    between us and the app cannot give an old one again; within this process nobody does.
 
     Raises:
         SignatureMismatchError
@@ -139,6 +144,8 @@ def verify_response(body: bytes, header: str | None, keys: Sequence[str]) -> Non
     match = _SIGNATURE.match(header or "")
     if match is None:
         raise SignatureMismatchError("the answer is not signed")
+    if now_s is not None and abs(now_s - int(match[1])) > AGE_MAX_S:
+        raise SignatureMismatchError("the answer was not signed now; do the clocks differ?")
     matched = False
     for key in keys:
         matched |= hmac.compare_digest(mac_of_canonical(body, key, int(match[1])), match[2])

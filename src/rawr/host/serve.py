@@ -39,6 +39,7 @@ from rawr.storage.faults import storage_fault
 from rawr.wire import encode, iso_from_ms
 
 BACKLOG: Final = 512
+_PORT_FIX: Final = "choose another port: rawr up --port PORT, or [server] port in rawr.toml"
 CLOSING_S: Final = 2
 """How long the last bytes of streams and answers may take, once a stopping server has nothing else to do."""
 
@@ -71,7 +72,7 @@ def serve(root: Path, instance_id: InstanceId, manifest: Manifest, settings: Hos
         context = None if settings.tls is None else tls.server_context(settings.tls)
         run = RunFolder(root / ".rawr" / "run")
         stack.enter_context(run.held())
-        listener = stack.enter_context(bound_socket(settings.bind_host, settings.port))
+        listener = stack.enter_context(bound_socket(settings.bind_host, settings.port, port_fix=_PORT_FIX))
         access_log = LineWriter(_access_file(InstanceLayout(root).access_log), clock)
         stack.callback(access_log.close)
         served = _Served(
@@ -89,7 +90,7 @@ def serve(root: Path, instance_id: InstanceId, manifest: Manifest, settings: Hos
                 "listening on %s without TLS: every key and answer can be read and changed on the way",
                 settings.bind_host,
             )
-        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=loop_factory()))
         runner.run(_serve_until_stopped(served, run, listener))
 
 
@@ -101,7 +102,7 @@ def _access_file(path: Path) -> RotatingFile:
 
 
 @contextlib.contextmanager
-def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+def bound_socket(host: str, port: int, *, port_fix: str) -> Iterator[socket.socket]:
     """A TCP socket bound to the address; port 0 lets the system choose.
 
     Raises:
@@ -115,17 +116,17 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(BACKLOG)
         except OSError as error:
-            raise _bind_error(host, port, error) from error
+            raise _bind_error(host, port, error, port_fix) from error
         yield listener
 
 
-def _bind_error(host: str, port: int, error: OSError) -> RawrError:
+def _bind_error(host: str, port: int, error: OSError, port_fix: str) -> RawrError:
     details = {"host": host, "port": port}
     if error.errno == errno.EADDRINUSE:
         return PortInUseError(
             f"{host}:{port} is in use by another program",
             details=details,
-            fix="choose another port: rawr up --port PORT, or [server] port in rawr.toml",
+            fix=port_fix,
         )
     return ListenError(f"cannot listen on {host}:{port}: {error.strerror}", details=details)
 
@@ -248,7 +249,7 @@ def _config(served: _Served, host: Host) -> uvicorn.Config:
     return config
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop where it exists."""
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 

@@ -6,7 +6,7 @@ They are made by that server, not by us, so nothing is made here. No message sho
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,62 @@ class InngestKeys(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return "InngestKeys(...)"  # never into a log
+
+
+class ServerKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of a server of our own that apps register with."""
+
+    event_keys: tuple[str, ...]
+    signing_keys: tuple[str, ...]
+    """What it signs with, and then what it accepts as well while keys are rotated."""
+
+    def __repr__(self) -> str:
+        return "ServerKeys(...)"  # never into a log
+
+
+def read_server_keys(
+    *, event_key_file: Path | None, signing_key_file: Path | None, environ: Mapping[str, str]
+) -> ServerKeys:
+    """The keys from the files, one in a line, where files are given; else from the variables that SDKs read. Blocking.
+
+    Raises:
+        InngestKeyMissingError, InngestKeyInvalidError: naming the variable and the option.
+        SecretExposedError, StorageError: a file can be read by others, or not by us.
+    """
+    signing = [environ.get(variable, "") for variable, _ in (SIGNING_KEY, SIGNING_KEY_FALLBACK)]
+    events = environ.get(EVENT_KEY[0], "").split(",")
+    return ServerKeys(
+        event_keys=_listed(event_key_file, events, EVENT_KEY[0], "--event-key-file", _EVENT),
+        signing_keys=_listed(signing_key_file, signing, SIGNING_KEY[0], "--signing-key-file", _SIGNING),
+    )
+
+
+def _listed(
+    path: Path | None, given: Sequence[str], variable: str, option: str, form: re.Pattern[str]
+) -> tuple[str, ...]:
+    where = variable
+    if path is not None:
+        where = str(path)
+        raw = read_private(path)
+        if raw is None:
+            raise InngestKeyMissingError(
+                f"{path} is not there", details={"path": where}, fix=f"make it, or set {variable}"
+            )
+        given = raw.decode("utf-8", "replace").splitlines()
+    keys = tuple(text for text in (text.strip() for text in given) if text)
+    if not keys:
+        raise InngestKeyMissingError(
+            f"without --dev a key is needed, and {where} has none",
+            details={"source": where},
+            fix=f"set {variable}, or name a file of mode 600 with {option} FILE; only --dev needs none",
+        )
+    if any(form.match(key) is None for key in keys):
+        raise InngestKeyInvalidError(
+            f"{where} does not hold keys of Inngest's form",
+            details={"source": where},
+            fix="a signing key is an even number of hexadecimal digits, with or without signkey-...- before it",
+        )
+    return keys
 
 
 def read_inngest_keys(secrets: Path, environ: Mapping[str, str]) -> InngestKeys:

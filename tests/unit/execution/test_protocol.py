@@ -8,7 +8,7 @@ from rawr.execution import signing
 from rawr.execution.embedded import protocol
 from rawr.execution.embedded.durations import inngest_backoff, retry_after_ms, wait_until_ms
 from rawr.execution.embedded.outcomes import CallFailed, FunctionFinished, OpsAnswered, StepErrored, UnsupportedOp
-from rawr.execution.embedded.protocol import parse_answer
+from rawr.execution.embedded.protocol import Trust, parse_answer
 from rawr.execution.ports import IngressResponse
 from rawr.wire import encode
 
@@ -64,7 +64,7 @@ def test_waiting_times_are_those_of_inngest() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"a":1}', b'[{"id":1,"op":"StepRun"}]', b"[" * 100 + b"]" * 100])
 def test_an_answer_of_steps_that_makes_no_sense_is_a_final_failure(body: bytes) -> None:
-    outcome = parse_answer(answer(206, body), keys=(KEY,))
+    outcome = parse_answer(answer(206, body), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert not outcome.retriable
     assert outcome.failure.name == "AnswerInvalid"
@@ -72,20 +72,20 @@ def test_an_answer_of_steps_that_makes_no_sense_is_a_final_failure(body: bytes) 
 
 @pytest.mark.parametrize("status", [201, 302, 400, 401, 404, 500, 503])
 def test_every_other_status_is_a_failed_call_that_is_tried_again(status: int) -> None:
-    outcome = parse_answer(answer(status, b'{"name":"E","message":"m"}', retry_after="7"), keys=(KEY,))
+    outcome = parse_answer(answer(status, b'{"name":"E","message":"m"}', retry_after="7"), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert (outcome.retriable, outcome.retry_after, outcome.failure.message) == (True, "7", "m")
 
 
 def test_an_error_body_that_is_no_error_is_named_by_its_status() -> None:
-    outcome = parse_answer(answer(500, b"[1]"), keys=(KEY,))
+    outcome = parse_answer(answer(500, b"[1]"), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert outcome.failure.message == "status 500 without an error body"
 
 
 def test_no_retry_makes_a_step_error_final() -> None:
     ops = encode([{"id": "x", "op": "StepError", "error": {"name": "E", "message": "m"}}])
-    outcome = parse_answer(answer(206, ops, x_inngest_no_retry="true"), keys=(KEY,))
+    outcome = parse_answer(answer(206, ops, x_inngest_no_retry="true"), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, OpsAnswered)
     (op,) = outcome.ops
     assert isinstance(op, StepErrored)
@@ -94,26 +94,26 @@ def test_no_retry_makes_a_step_error_final() -> None:
 
 @pytest.mark.parametrize("op", ["AIGateway", "WaitForSignal", "Nonsense"])
 def test_an_unknown_operation_keeps_its_name(op: str) -> None:
-    outcome = parse_answer(answer(206, encode([{"id": "x", "op": op, "name": "n"}])), keys=(KEY,))
+    outcome = parse_answer(answer(206, encode([{"id": "x", "op": op, "name": "n"}])), trust=Trust(keys=(KEY,)))
     assert outcome == OpsAnswered(ops=(UnsupportedOp(op=op, name="n"),))
 
 
 def test_a_result_over_the_limit_fails_the_run_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "STEP_OUTPUT_MAX_BYTES", 10)
-    assert isinstance(parse_answer(answer(200, b'"12345678"'), keys=(KEY,)), FunctionFinished)
-    outcome = parse_answer(answer(200, b'"123456789"'), keys=(KEY,))
+    assert isinstance(parse_answer(answer(200, b'"12345678"'), trust=Trust(keys=(KEY,))), FunctionFinished)
+    outcome = parse_answer(answer(200, b'"123456789"'), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert not outcome.retriable
 
 
 def test_an_error_text_that_is_not_utf8_is_kept_escaped_and_retried() -> None:
     body = rb'{"name":"OSError","message":"no \udcff","stack":"at \udcff"}'
-    outcome = parse_answer(answer(500, body), keys=(KEY,))
+    outcome = parse_answer(answer(500, body), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert outcome.retriable
     assert (outcome.failure.message, outcome.failure.stack) == ("no \\udcff", "at \\udcff")
     ops = rb'[{"id":"x","op":"StepError","error":{"name":"E","message":"\udcff"}}]'
-    outcome = parse_answer(answer(206, ops), keys=(KEY,))
+    outcome = parse_answer(answer(206, ops), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, OpsAnswered)
     assert isinstance(outcome.ops[0], StepErrored)
 
@@ -121,6 +121,6 @@ def test_an_error_text_that_is_not_utf8_is_kept_escaped_and_retried() -> None:
 @pytest.mark.parametrize("data", ['"\\ud800"', "NaN", "1e999", "{}" + "]"])
 def test_data_that_could_not_be_sent_back_is_a_final_failure(data: str) -> None:
     body = f'[{{"id":"x","op":"StepRun","data":{data}}}]'.encode()
-    outcome = parse_answer(answer(206, body), keys=(KEY,))
+    outcome = parse_answer(answer(206, body), trust=Trust(keys=(KEY,)))
     assert isinstance(outcome, CallFailed)
     assert not outcome.retriable

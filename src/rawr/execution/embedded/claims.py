@@ -177,12 +177,12 @@ def _begin_run(at: Transition, run_id: str) -> None:
 def _call(at: Transition, job: Job, last: Call | None) -> Call:
     row = one(
         at.connection,
-        "SELECT r.plan_steps, r.state_bytes, f.max_attempts FROM runs r JOIN functions f ON f.fn_id = r.fn_id"
-        " WHERE r.run_id = ?",
+        "SELECT r.plan_steps, r.state_bytes, r.request_version, f.max_attempts, a.url FROM runs r"
+        " JOIN functions f ON f.fn_id = r.fn_id JOIN apps a ON a.app_id = f.app_id WHERE r.run_id = ?",
         (job.run_id,),
     )
     assert row is not None
-    plan_steps, state_bytes, max_attempts = row
+    plan_steps, state_bytes, request_version, max_attempts, url = row
     events = _events(at, job.run_id) if last is None else last.events
     use_api = state_bytes + sum(event.size_bytes for event in events) > CALL_STATE_MAX_BYTES
     known = NOTHING if last is None else last.memory
@@ -200,6 +200,8 @@ def _call(at: Transition, job: Job, last: Call | None) -> Call:
         events=events,
         memory=runs.memory_of(at.connection, job.run_id, known.without_memos() if use_api else known),
         use_api=use_api,
+        url=url,
+        request_version=request_version,
     )
 
 

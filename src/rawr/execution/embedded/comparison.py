@@ -13,11 +13,14 @@ import msgspec
 from rawr.execution.embedded.history import History, Step
 from rawr.execution.embedded.model import EngineRunStatus, StepOp
 from rawr.execution.embedded.outcomes import (
+    AppUnreachable,
     CallFailed,
+    DiscoveryWanted,
     EventAwaited,
     Failure,
     FunctionFinished,
     FunctionInvoked,
+    FunctionReturned,
     Op,
     OpsAnswered,
     Outcome,
@@ -140,10 +143,11 @@ class Comparison:
 
 
 def _steps_of(outcome: Outcome) -> list[Step]:
-    return [_step(op) for op in outcome.ops] if isinstance(outcome, OpsAnswered) else []
+    steps = [_step(op) for op in outcome.ops] if isinstance(outcome, OpsAnswered) else []
+    return [step for step in steps if step is not None]
 
 
-def _step(op: Op) -> Step:
+def _step(op: Op) -> Step | None:
     match op:
         case StepPlanned() | StepRan() | StepErrored():
             return Step(step_id=op.step_id, name=op.name, op=StepOp.RUN)
@@ -155,6 +159,8 @@ def _step(op: Op) -> Step:
             return Step(step_id=op.step_id, name=op.name, op=StepOp.INVOKE)
         case UnsupportedOp():
             return Step(step_id=op.name, name=op.name, op=None)
+        case FunctionReturned() | DiscoveryWanted():
+            return None  # an end, and a question to us
 
 
 def _changed(known: Step, asked: Step) -> str | None:
@@ -173,6 +179,8 @@ def _said(outcome: Outcome) -> str:
             return f"ends with {_short(output.value())}"
         case CallFailed(failure=failure):
             return f"fails with {_failed(failure)}"
+        case AppUnreachable():
+            return "does not answer"
         case OpsAnswered():
             return f"asks for {', '.join(_named(step) for step in _steps_of(outcome)) or 'nothing'}"
 

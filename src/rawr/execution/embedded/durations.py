@@ -10,6 +10,8 @@ from typing import Final
 WAIT_MAX_MS: Final = 366 * 24 * 3600 * 1000
 BACKOFF_S: Final = (15, 30, 60, 120, 300, 600, 1200, 2400, 3600, 7200)
 BACKOFF_JITTER_MS: Final = 30_000
+UNREACHABLE_MIN_MS: Final = 500
+UNREACHABLE_MAX_MS: Final = 30_000
 _RETRY_AFTER_MIN_MS: Final = 1_000
 _RETRY_AFTER_MAX_MS: Final = 24 * 3600 * 1000
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|w|d|h|m|s)")
@@ -22,6 +24,11 @@ Backoff = Callable[[int], int]
 def inngest_backoff(jitter_ms: Callable[[], int]) -> Backoff:
     """Inngest's own waiting times: 15 s, 30 s, 1 min … 2 h, each plus a jitter."""
     return lambda attempt: BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)] * 1000 + jitter_ms()
+
+
+def unreachable_pause_ms(tries: int) -> int:
+    """How long an app that could not be reached is left alone: half a second, doubled with each try, up to 30 s."""
+    return min(UNREACHABLE_MIN_MS << min(max(tries - 1, 0), 16), UNREACHABLE_MAX_MS)
 
 
 def duration_ms(text: str) -> int | None:

@@ -11,19 +11,19 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Required, TypedDict, Unpack
 
 from rawr.clock import Clock
+from rawr.execution.embedded.apps import Apps, OwnApp
 from rawr.execution.embedded.clockwatch import ClockWatch
 from rawr.execution.embedded.damage import EngineFileDamagedError
 from rawr.execution.embedded.durations import BACKOFF_JITTER_MS, Backoff, inngest_backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.ingestion import new_events, parse_events, parse_seed
+from rawr.execution.embedded.inspection import Inspection
 from rawr.execution.embedded.model import EngineRun, Forgotten, Ingested, NewEvent, RunFilter
 from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.pins import CodeNotAcceptedError
-from rawr.execution.embedded.protocol import parse_functions, sync_request
-from rawr.execution.embedded.registration import functions_of
 from rawr.execution.embedded.reruns import Rerun
 from rawr.execution.embedded.store import CRASHES_MAX, EngineStore
 from rawr.execution.embedded.worker import EngineTimes, Worker
@@ -34,11 +34,24 @@ _log: Final = logging.getLogger(__name__)
 _RERUN_FIX: Final = "make its function available again, or cancel the run"
 
 
-class EmbeddedEngine:
+class EngineSettings(TypedDict, total=False):
+    """What every engine can be given besides its apps and its clock."""
+
+    database: Required[Path]
+    run_dir: Required[Path]
+    max_calls: int
+    backoff: Backoff | None
+    steady_ms: Callable[[], int]
+    times: EngineTimes | None
+    crashes_max: int
+    code: RunCode | None
+
+
+class Engine:
     """One engine on one `engine.sqlite`; several, in any number of processes, may share the file.
 
-    Give it events from its construction on. `start` registers the functions and begins to work; `stop` ends that
-    and closes the file.
+    Give it events from its construction on. `start` offers the functions of its apps and begins to work; `stop` ends
+    that and closes the file.
     """
 
     def __init__(
@@ -46,10 +59,8 @@ class EmbeddedEngine:
         *,
         database: Path,
         run_dir: Path,
-        call: EngineCall,
-        signing_key: str,
+        apps: Apps,
         clock: Clock,
-        serve_url: str = "http://127.0.0.1/api/inngest",
         max_calls: int = 64,
         backoff: Backoff | None = None,
         steady_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
@@ -66,23 +77,20 @@ class EmbeddedEngine:
         backoff = backoff or inngest_backoff(lambda: secrets.randbelow(BACKOFF_JITTER_MS + 1))
         self._store = EngineStore(database, clock=clock, backoff=backoff, crashes_max=crashes_max)
         self._slot = SlotLock(run_dir)
-        self._call = call
-        self._key = signing_key
+        self._apps = apps
         self._clock = clock
-        self._serve_url = serve_url
         self._times = times or EngineTimes()
         self._steady_ms = steady_ms
+        self.inspection = Inspection(self._store)
         self._watch = ClockWatch(wall_ms=clock.now_ms(), steady_ms=steady_ms())
         self._leases_doubted_until_ms = 0
         self._owner = secrets.token_hex(8)
         self._code = code
-        self._app_id: str | None = None
-        self._functions: tuple[RegisteredFunction, ...] = ()
+        self._routes = False
         self._worker = Worker(
             self._store,
             owner=self._owner,
-            call=call,
-            signing_key=signing_key,
+            apps=apps,
             clock=clock,
             times=self._times,
             max_calls=max_calls,
@@ -92,10 +100,9 @@ class EmbeddedEngine:
         self._stopped = False
 
     async def start(self) -> None:
-        """Take over from dead engines, register the functions, and work until `stop`.
+        """Take over from dead engines, offer the functions of the apps, and work until `stop`.
 
-        Raises:
-            SyncRefusedError, UnsupportedFunctionError: the functions cannot be registered.
+        Raises: what the apps raise when they are offered.
         """
         await self.prepare()
         self._worker.start()
@@ -104,9 +111,14 @@ class EmbeddedEngine:
         """Everything of `start` but the work itself; `run_due` then does that step by step."""
         slot = await self._slot.take()
         await self._store.take_slot(slot, self._owner)
-        await self._sync()
+        self._worker.serve(await self._apps.offer(self._store, self._owner))
+        self._routes = True
         await self._store.mend_clock()
         await self.sweep()
+
+    async def drain(self, drain_s: float) -> None:
+        """Begin nothing new, and give calls under way `drain_s` to end. Events are still accepted."""
+        await self._worker.drain(drain_s)
 
     async def stop(self, drain_s: float) -> None:
         """Begin nothing new, give calls under way `drain_s` to end, hand the others back, and close the file.
@@ -142,9 +154,19 @@ class EmbeddedEngine:
         return Ingested(ids=await self._accept(parsed.events), refusal=parsed.refusal)
 
     async def _accept(self, events: Sequence[NewEvent]) -> list[str]:
-        await self._store.accept(events, route_now=self._app_id is not None)
+        await self._store.accept(events, route_now=self._routes)
         self._worker.wake()
         return [event.ulid for event in events]
+
+    async def register(self, app_id: str, functions: Sequence[RegisteredFunction], *, url: str) -> bool:
+        """Take over what an app at `url` has: other functions that it had start no new runs. Whether anything is new.
+
+        Raises:
+            FunctionTakenError: another app has a function of such an id.
+        """
+        modified = await self._store.register(app_id, functions, url=url)
+        await self._keep_offered()
+        return modified
 
     async def cancel(self, run_id: str, reason: str = "cancelled") -> bool:
         """End a run at once; False if there is none or it has ended. The answer of a call under way is dropped."""
@@ -246,8 +268,8 @@ class EmbeddedEngine:
         """Free what dead engines held and start what waits to be routed; how much there was of both."""
         await self._look_at_clock()
         freed = await self._take_over()
-        if self._app_id is not None:
-            await self._store.register_if_unserved(self._app_id, self._functions)
+        if self._routes:
+            await self._keep_offered()
         return freed + await self._store.route_waiting()
 
     async def _take_over(self) -> int:
@@ -278,12 +300,28 @@ class EmbeddedEngine:
     def _doubts_leases(self) -> bool:
         return self._steady_ms() < self._leases_doubted_until_ms
 
-    async def _sync(self) -> None:
-        request = sync_request(self._serve_url, key=self._key, t=self._clock.now_ms() // 1000)
-        answer = await self._call("PUT", request.query, request.headers, request.body)
-        app = parse_functions(answer, keys=(self._key,))
-        self._functions = functions_of(app["functions"], app.get("appVersion"))
-        code = frozenset[str]() if self._code is None else self._code.offered()
-        await self._store.register(app["app_id"], self._functions, self._owner, code)
-        self._worker.serve({function.fn_id: function.version for function in self._functions})
-        self._app_id = app["app_id"]
+    async def _keep_offered(self) -> None:
+        versions = await self._apps.keep_offered(self._store, self._owner)
+        if versions is not None:
+            self._worker.serve(versions)
+            self._worker.wake()
+
+
+class EmbeddedEngine(Engine):
+    """The engine of one app that is in this process.
+
+    Starting it raises SyncRefusedError or UnsupportedFunctionError when the functions cannot be registered.
+    """
+
+    def __init__(
+        self,
+        *,
+        call: EngineCall,
+        signing_key: str,
+        clock: Clock,
+        serve_url: str = "http://127.0.0.1/api/inngest",
+        **settings: Unpack[EngineSettings],
+    ) -> None:
+        code = settings.get("code")
+        app = OwnApp(call, serve_url=serve_url, signing_key=signing_key, clock=clock, code=code)
+        super().__init__(apps=app, clock=clock, **settings)

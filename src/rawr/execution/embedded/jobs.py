@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind
 from rawr.execution.embedded.transition import JOB, Job, Transition, job_of
 from rawr.storage.sqlite import one, rows, run
@@ -48,12 +49,23 @@ def add(
     run(at.connection, _ADD, (job_id, kind.value, step_id, name, due_ms, at.now_ms, throttle, run_id))
 
 
-def retry(at: Transition, job_id: str, due_ms: int) -> None:
-    """The same job again later, as its next attempt."""
+def retry(at: Transition, job_id: str, due_ms: int, lost: Fragment) -> None:
+    """The same job again later, as its next attempt. `lost` tells what failed and why."""
     freed = rows(
         at.connection,
         "UPDATE queue SET attempt = attempt + 1, due_at = ?, added_at = ?, crashes = 0, lease_owner = NULL,"
-        " lease_until = NULL WHERE job_id = ? RETURNING key1, key2",
+        " lease_until = NULL, last_error = ? WHERE job_id = ? RETURNING key1, key2",
+        (due_ms, at.now_ms, lost.text.decode(), job_id),
+    )
+    _call_for_room(at, freed)
+
+
+def postpone(at: Transition, job_id: str, due_ms: int) -> None:
+    """The same attempt again later: it did not take place."""
+    freed = rows(
+        at.connection,
+        "UPDATE queue SET due_at = ?, added_at = ?, lease_owner = NULL, lease_until = NULL WHERE job_id = ?"
+        " RETURNING key1, key2",
         (due_ms, at.now_ms, job_id),
     )
     _call_for_room(at, freed)

@@ -72,20 +72,51 @@ class FunctionInvoked(msgspec.Struct, frozen=True, kw_only=True):
     race: bool
 
 
+class FunctionReturned(msgspec.Struct, frozen=True, kw_only=True):
+    """The function has ended, told together with steps that it ran on the way."""
+
+    output: Fragment
+
+
+class DiscoveryWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The app wants to be asked once more what comes next."""
+
+
 class UnsupportedOp(msgspec.Struct, frozen=True, kw_only=True):
     op: str
     name: str
 
 
-Op = StepRan | StepErrored | StepPlanned | Sleeping | EventAwaited | FunctionInvoked | UnsupportedOp
+Op = (
+    StepRan
+    | StepErrored
+    | StepPlanned
+    | Sleeping
+    | EventAwaited
+    | FunctionInvoked
+    | FunctionReturned
+    | DiscoveryWanted
+    | UnsupportedOp
+)
 
 
 class FunctionFinished(msgspec.Struct, frozen=True, kw_only=True):
     output: Fragment
 
 
+class StepInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step was asked to do."""
+
+    step_id: str
+    op: str
+    input: Fragment
+
+
 class OpsAnswered(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[Op, ...]
+    inputs: tuple[StepInput, ...] = ()
+    request_version: int | None = None
+    """The version of the protocol that the app speaks in this run, if it said so."""
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,4 +127,8 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: str | None = None
 
 
-Outcome = FunctionFinished | OpsAnswered | CallFailed
+class AppUnreachable(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody took the call, so nothing of it has run: no attempt."""
+
+
+Outcome = FunctionFinished | OpsAnswered | CallFailed | AppUnreachable

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from rawr.errors import RawrError
 from rawr.execution import signing
+from rawr.execution.embedded.envelope import Answer, unwrapped
 from rawr.execution.embedded.fragment import Fragment, frame, joined, read_fragment
 from rawr.execution.embedded.memory import Memory
 from rawr.execution.embedded.outcomes import (
     CallFailed,
+    DiscoveryWanted,
     EventAwaited,
     Failure,
     FunctionFinished,
     FunctionInvoked,
+    FunctionReturned,
     Op,
     OpsAnswered,
     Outcome,
     Sleeping,
     StepErrored,
+    StepInput,
     StepPlanned,
     StepRan,
     UnsupportedOp,
@@ -40,8 +44,14 @@ STEP_OUTPUT_MAX_BYTES: Final = 4 * 1024 * 1024
 RUN_STATE_MAX_BYTES: Final = 32 * 1024 * 1024
 CALL_STATE_MAX_BYTES: Final = 4 * 1024 * 1024 - 1024
 """What a run needs beyond this is not in its calls: the SDK fetches it (`use_api`)."""
+STEP_INPUT_MAX_BYTES: Final = 256 * 1024
+"""What a step was asked is kept for people, if it is not larger."""
 RUN_STEPS_MAX: Final = 1000
 EVENT_MAX_BYTES: Final = 512 * 1024
+REQUEST_VERSION_OPEN: Final = -1
+"""The app chooses the version of the protocol."""
+REQUEST_VERSION_GROUPS: Final = 2
+"""From this one on, apps know that they are asked only when all steps of a group have ended, unless it races."""
 ROOT_STEP: Final = "step"
 """The step id of a call that discovers what comes next, instead of running a given step."""
 
@@ -54,6 +64,8 @@ class Opcode(StrEnum):
     SLEEP = "Sleep"
     WAIT_FOR_EVENT = "WaitForEvent"
     INVOKE_FUNCTION = "InvokeFunction"
+    RUN_COMPLETE = "RunComplete"
+    DISCOVERY_REQUEST = "DiscoveryRequest"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +87,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The steps that have finished; without their memos with `use_api`."""
     use_api: bool = False
     """Events and memos are too large for the request; the SDK fetches them."""
+    url: str = ""
+    """Where the function's app is."""
+    request_version: int = REQUEST_VERSION_OPEN
+    """The version of the protocol that the run goes by, which its first answer tells."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,23 +99,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class Answer(Protocol):
-    """An `IngressResponse`, without what else its module knows."""
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer must show, to be taken for that of an app of ours."""
 
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
+    keys: tuple[str, ...] | None
+    """It is signed with one of these; None if nobody signs."""
+    now_s: int | None = None
+    """It was signed around now; None if the way that it came by makes an old one impossible."""
 
 
-def call_request(call: Call, *, key: str, t: int) -> Request:
-    """The signed POST of a call; `t` is in Unix seconds."""
+def call_request(call: Call, *, key: str | None, t: int) -> Request:
+    """The POST of a call, signed unless there is no key; `t` is in Unix seconds."""
     body = _call_body(call)
     headers = {
         **_signed_headers(body, key=key, t=t),
-        "x-inngest-req-version": "2",
+        "x-inngest-req-version": str(call.request_version),
         "x-inngest-job-id": call.job_id,
         "x-inngest-generation-id": str(call.generation),
         "x-inngest-step-id": call.step_id,
@@ -155,7 +169,7 @@ def _call_body(call: Call) -> Fragment:
         *([] if call.use_api else [call.events[0], *between]),
         b'],"steps":',
         call.memory.memos(),
-        b',"use_api":' + use_api + b',"version":2}',
+        b',"use_api":%b,"version":%d}' % (use_api, call.request_version),
     )
 
 
@@ -169,9 +183,12 @@ def traceparent(run_id: str, request_id: str) -> str:
     return f"00-{trace_id}-{span_id}-01"
 
 
-def sync_request(url: str, *, key: str, t: int) -> Request:
-    """The signed PUT that asks for the functions of an app and has nothing registered elsewhere."""
+def sync_request(url: str, *, key: str | None, t: int) -> Request:
+    """The PUT that asks for the functions of an app: in its answer, when it is signed; else it registers by itself."""
     body = frame({"url": url})
+    if key is None:
+        headers = {**_signed_headers(body, key=None, t=t), "x-inngest-server-kind": "dev"}
+        return Request(query={}, headers=headers, body=body.text)
     headers = {
         **_signed_headers(body, key=key, t=t),
         "x-inngest-sync-kind": "in_band",
@@ -180,37 +197,39 @@ def sync_request(url: str, *, key: str, t: int) -> Request:
     return Request(query={}, headers=headers, body=body.text)
 
 
-def parse_answer(answer: Answer, *, keys: Sequence[str]) -> Outcome:
+def parse_answer(answer: Answer, *, trust: Trust) -> Outcome:
     """What the answer to a call means. Never raises for what the other side sent."""
+    answer = unwrapped(answer)
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    doubt = _doubt(answer, headers, keys)
+    doubt = _doubt(answer, headers, trust)
     if doubt is not None:
         return CallFailed(failure=Failure(name="AnswerRefused", message=doubt), retriable=True)
     no_retry = headers.get("x-inngest-no-retry") == "true"
+    if answer.status not in (200, 206):
+        return CallFailed(
+            failure=_failure(answer.body, status=answer.status),
+            retriable=not no_retry,
+            retry_after=headers.get("retry-after"),
+        )
     try:
         body = _read(answer.body)
-        if answer.status == 206:
-            return OpsAnswered(ops=tuple(_op(raw, no_retry=no_retry) for raw in _listed(body)))
         if answer.status == 200:
             return _finished(body)
+        return _ops_answered(body, headers, no_retry=no_retry)
     except (RawrError, msgspec.ValidationError) as error:
         # It ran and answered; asking again would only run it again, with the same answer.
         return CallFailed(failure=Failure(name="AnswerInvalid", message=str(error)), retriable=False)
-    return CallFailed(
-        failure=_failure(body, status=answer.status),
-        retriable=not no_retry,
-        retry_after=headers.get("retry-after"),
-    )
 
 
-def parse_functions(answer: Answer, *, keys: Sequence[str]) -> dict[str, JsonValue]:
+def parse_functions(answer: Answer, *, trust: Trust) -> dict[str, JsonValue]:
     """The app that an in-band sync answered.
 
     Raises:
         SyncRefusedError: it is not a proper answer, with the reason.
     """
+    answer = unwrapped(answer)
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    doubt = _doubt(answer, headers, keys)
+    doubt = _doubt(answer, headers, trust)
     if doubt is None and (answer.status != 200 or headers.get("x-inngest-sync-kind") != "in_band"):
         doubt = f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
     if doubt is not None:
@@ -225,17 +244,24 @@ class SyncRefusedError(RawrError):
     code = "ENGINE_SYNC_REFUSED"
 
 
-def _signed_headers(body: Fragment, *, key: str, t: int) -> dict[str, str]:
-    signature = signing.sign_canonical(body.signed, key, t)
-    return {"content-type": "application/json", "user-agent": "rawr-engine", signing.HEADER: signature}
+def _request_version(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("x-inngest-req-version", "")
+    return int(text) if text.isdecimal() and len(text) < 4 else None
 
 
-def _doubt(answer: Answer, headers: Mapping[str, str], keys: Sequence[str]) -> str | None:
+def _signed_headers(body: Fragment, *, key: str | None, t: int) -> dict[str, str]:
+    headers = {"content-type": "application/json", "user-agent": "rawr-engine"}
+    return headers if key is None else {**headers, signing.HEADER: signing.sign_canonical(body.signed, key, t)}
+
+
+def _doubt(answer: Answer, headers: Mapping[str, str], trust: Trust) -> str | None:
     """Why the answer cannot be trusted to come from our functions, or None."""
     if "x-inngest-sdk" not in headers:
         return f"the answer with status {answer.status} is not from the Inngest SDK"
+    if trust.keys is None:
+        return None
     try:
-        signing.verify_response(answer.body, headers.get(signing.HEADER), keys)
+        signing.verify_response(answer.body, headers.get(signing.HEADER), trust.keys, now_s=trust.now_s)
     except signing.SignatureMismatchError as error:
         return error.message
     return None
@@ -245,6 +271,7 @@ class _WireError(msgspec.Struct, kw_only=True):
     name: str = "Error"
     message: str = ""
     stack: str | None = None
+    error: Any = None
 
 
 class _WireOp(msgspec.Struct, kw_only=True, rename="camel"):
@@ -262,15 +289,24 @@ class _WirePayload(msgspec.Struct, kw_only=True):
     v: str | None = None
 
 
-def _listed(body: JsonValue) -> list[JsonValue]:
-    return msgspec.convert(body, list[Any])
+def _ops_answered(body: JsonValue, headers: Mapping[str, str], *, no_retry: bool) -> Outcome:
+    version = _request_version(headers)
+    races = version is not None and version < REQUEST_VERSION_GROUPS
+    wires = msgspec.convert(body, list[_WireOp])
+    wires.sort(key=lambda wire: wire.op == Opcode.RUN_COMPLETE)  # last: what was run before it is remembered first
+    if wires and wires[-1].op == Opcode.RUN_COMPLETE and isinstance(refused := _finished(wires[-1].data), CallFailed):
+        return refused
+    return OpsAnswered(
+        ops=tuple(_op(wire, no_retry=no_retry, races=races) for wire in wires),
+        inputs=tuple(asked for wire in wires if (asked := _input(wire)) is not None),
+        request_version=version,
+    )
 
 
-def _op(raw: JsonValue, *, no_retry: bool) -> Op:
-    wire = msgspec.convert(raw, _WireOp)
+def _op(wire: _WireOp, *, no_retry: bool, races: bool) -> Op:
     name = wire.display_name or wire.name or wire.id
     opts = wire.opts or {}
-    race = opts.get("parallelMode") == "race"
+    race = races or opts.get("parallelMode") == "race"
     match wire.op:
         case Opcode.STEP_RUN:
             return _step_ran(wire.id, name, wire.data)
@@ -303,8 +339,33 @@ def _op(raw: JsonValue, *, no_retry: bool) -> Op:
                 timeout=msgspec.convert(opts.get("timeout"), str | None),
                 race=race,
             )
+        case Opcode.RUN_COMPLETE:
+            return FunctionReturned(output=read_fragment(wire.data))
+        case Opcode.DISCOVERY_REQUEST:
+            return DiscoveryWanted()
         case other:
             return UnsupportedOp(op=other, name=name)
+
+
+def _input(wire: _WireOp) -> StepInput | None:
+    """What the step was asked to do, where its name does not say it all."""
+    opts = wire.opts or {}
+    match wire.op:
+        case Opcode.SLEEP:
+            asked: JsonValue = {"until": opts.get("duration") or wire.name}
+        case Opcode.WAIT_FOR_EVENT:
+            asked = {"event": wire.name, **opts}
+        case Opcode.INVOKE_FUNCTION:
+            asked = opts
+        case _:
+            asked = opts.get("input")
+    if not asked:
+        return None
+    try:
+        text = read_fragment(asked)
+    except signing.NotCanonicalError:
+        return None
+    return StepInput(step_id=wire.id, op=wire.op, input=text) if text.size_bytes <= STEP_INPUT_MAX_BYTES else None
 
 
 def _step_ran(step_id: str, name: str, data: JsonValue) -> Op:
@@ -324,11 +385,15 @@ def _finished(body: JsonValue) -> Outcome:
     return CallFailed(failure=Failure(name="OutputTooLarge", message=message), retriable=False)
 
 
-def _failure(body: JsonValue, *, status: int) -> Failure:
+def _failure(raw: bytes, *, status: int) -> Failure:
+    """What the body says, in any of the forms that SDKs and what stands before them use."""
     try:
-        error = msgspec.convert(body, _WireError)
-    except msgspec.ValidationError:
+        body = _read(raw)
+        error = _WireError(message=body) if isinstance(body, str) else msgspec.convert(body, _WireError)
+    except (RawrError, msgspec.ValidationError):
         error = _WireError(name="UnexpectedAnswer", message=f"status {status} without an error body")
+    if not error.message and isinstance(error.error, str):
+        error = _WireError(name=error.name, message=error.error, stack=error.stack)
     return _readable(error)
 
 

@@ -76,8 +76,8 @@ class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
 
     id: str
     name: str | None = None
-    triggers: list[_WireTrigger]
-    steps: dict[str, Any]
+    triggers: list[_WireTrigger] = []
+    steps: dict[str, _WireStep]
     cancel: list[_WireCancel] = []
     concurrency: list[_WireConcurrency] = []
     idempotency: str | None = None
@@ -88,6 +88,14 @@ class _Wire(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=
     singleton: _WireSingleton | None = None
     priority: _WirePriority | None = None
     timeouts: _WireTimeouts | None = None
+
+
+class _WireStep(msgspec.Struct, kw_only=True):
+    retries: _WireRetries | None = None
+
+
+class _WireRetries(msgspec.Struct, kw_only=True):
+    attempts: int | None = None
 
 
 class _WireTrigger(msgspec.Struct, kw_only=True):
@@ -152,12 +160,15 @@ def _function(config: Mapping[str, Any]) -> RegisteredFunction:
     if wire.batch_events is not None:
         others = [name for name in _NOT_WITH_BATCH if getattr(wire, name)]
         settings.need(not others, f"batchEvents cannot be together with {', '.join(others)}")
-    retries = wire.steps["step"].get("retries", {}).get("attempts", RETRIES_DEFAULT)
+    settings.need(list(wire.steps) == ["step"], "steps: it needs exactly one, 'step'")
+    retries = wire.steps["step"].retries or _WireRetries()
+    attempts = RETRIES_DEFAULT if retries.attempts is None else retries.attempts
+    settings.need(attempts >= 0, "retries: a negative number")
     timeouts = wire.timeouts or _WireTimeouts()
     return RegisteredFunction(
         fn_id=wire.id,
         name=wire.name or wire.id,
-        max_attempts=min(int(retries), RETRIES_MAX) + 1,
+        max_attempts=min(attempts, RETRIES_MAX) + 1,
         triggers=tuple(settings.trigger(trigger) for trigger in wire.triggers if trigger.cron is None),
         crons=tuple(settings.cron(trigger) for trigger in wire.triggers if trigger.cron is not None),
         cancels=tuple(settings.cancel(cancel) for cancel in wire.cancel),
@@ -177,10 +188,20 @@ def _read(config: Mapping[str, Any]) -> _Wire:
     fn_id = str(config.get("id"))
     if _FUNCTION_ID.match(fn_id) is None:
         raise UnsupportedFunctionError(f"function id {fn_id!r}: use 1 to 256 of A-Z a-z 0-9 . _ -")
+    given = {key: value for key, value in config.items() if value}
+    if "concurrency" in given:
+        given["concurrency"] = _listed_limits(given["concurrency"])
     try:
-        return msgspec.convert({key: value for key, value in config.items() if value}, _Wire)
+        return msgspec.convert(given, _Wire)
     except msgspec.ValidationError as error:
         raise UnsupportedFunctionError(f"function {fn_id}: {error}") from error
+
+
+def _listed_limits(given: Any) -> Any:
+    """SDKs may give a list of limits, one limit, or a bare number."""
+    if isinstance(given, int):
+        return [{"limit": given}]
+    return [given] if isinstance(given, Mapping) else given
 
 
 class _Settings:

@@ -20,7 +20,15 @@ from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.history import History, Remembered
 from rawr.execution.embedded.memory import NOTHING, FinishedStep
 from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
-from rawr.execution.embedded.protocol import ROOT_STEP, Call, call_request, parse_answer, parse_functions, sync_request
+from rawr.execution.embedded.protocol import (
+    ROOT_STEP,
+    Call,
+    Trust,
+    call_request,
+    parse_answer,
+    parse_functions,
+    sync_request,
+)
 from rawr.execution.embedded.registration import functions_of
 from rawr.execution.ports import EngineCall
 from rawr.wire import encode
@@ -110,7 +118,7 @@ class Replayer:
             except BaseException as error:  # noqa: BLE001 - as the engine does, it is what the code answers
                 message = f"{type(error).__name__}: {str(error)!a}"
                 return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
-        return parse_answer(answer, keys=(self._key,))
+        return parse_answer(answer, trust=Trust(keys=(self._key,)))
 
 
 def _finished(remembered: Remembered) -> FinishedStep:
@@ -127,7 +135,9 @@ async def synced(call: EngineCall, *, signing_key: str, clock: Clock, serve_url:
         SyncRefusedError, UnsupportedFunctionError
     """
     request = sync_request(serve_url, key=signing_key, t=clock.now_ms() // 1000)
-    app = parse_functions(await call("PUT", request.query, request.headers, request.body), keys=(signing_key,))
+    app = parse_functions(
+        await call("PUT", request.query, request.headers, request.body), trust=Trust(keys=(signing_key,))
+    )
     functions = {function.fn_id: function for function in functions_of(app["functions"], app.get("appVersion"))}
     return Replayer(call, signing_key=signing_key, clock=clock, functions=functions)
 

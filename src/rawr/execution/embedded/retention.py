@@ -31,7 +31,7 @@ def forget_runs(at: Transition, before_ms: int) -> int:
         (before_ms, PAGE),
     )
     ids = encode_canonical([run_id for (run_id,) in found]).decode()
-    for table in ("steps", "run_events", "accepted_code", "unfinished", "runs"):
+    for table in ("steps", "step_inputs", "run_events", "accepted_code", "unfinished", "runs"):
         sql = f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant name
         run(at.connection, sql, (ids,))
     return len(found)

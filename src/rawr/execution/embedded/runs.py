@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from rawr.execution.embedded import jobs, waits
-from rawr.execution.embedded.durations import Backoff, retry_after_ms, wait_until_ms
+from rawr.execution.embedded.durations import Backoff, retry_after_ms, unreachable_pause_ms, wait_until_ms
 from rawr.execution.embedded.fragment import NULL, Fragment, fragment, frame
 from rawr.execution.embedded.memory import FinishedStep, Memory
 from rawr.execution.embedded.model import (
@@ -25,11 +25,14 @@ from rawr.execution.embedded.model import (
     StepOp,
 )
 from rawr.execution.embedded.outcomes import (
+    AppUnreachable,
     CallFailed,
+    DiscoveryWanted,
     EventAwaited,
     Failure,
     FunctionFinished,
     FunctionInvoked,
+    FunctionReturned,
     Op,
     OpsAnswered,
     Outcome,
@@ -41,15 +44,19 @@ from rawr.execution.embedded.outcomes import (
 )
 from rawr.execution.embedded.protocol import ROOT_STEP, RUN_STATE_MAX_BYTES, RUN_STEPS_MAX
 from rawr.execution.embedded.steps import (
+    discover,
     discover_after,
     finish_step,
     has_anything_ahead,
     is_finished,
     join_group,
+    keep_inputs,
     queue_step,
 )
 from rawr.execution.embedded.transition import Job, Transition, stored_fragment
 from rawr.storage.sqlite import Connection, one, rows, run
+
+DISCOVERY_PAUSE_MS: Final = 1000
 
 _FINISHED: Final = (
     "SELECT step_id, json_quote(step_id), memo, memo_canonical FROM steps WHERE run_id = ? AND seq > ? ORDER BY seq"
@@ -79,8 +86,12 @@ def settle(at: Transition, job: Job, outcome: Outcome, *, max_attempts: int, bac
                 end_run(at, job.run_id, failure)
             else:
                 asked_ms = retry_after_ms(retry_after, now_ms=at.now_ms) if retry_after else None
-                jobs.retry(at, job.job_id, asked_ms or at.now_ms + backoff(job.attempt))
-        case OpsAnswered(ops=ops):
+                due_ms = asked_ms or at.now_ms + backoff(job.attempt)
+                jobs.retry(at, job.job_id, due_ms, _lost(job.step_id, job.name, failure))
+        case AppUnreachable():
+            jobs.postpone(at, job.job_id, at.now_ms + unreachable_pause_ms(job.generation))
+        case OpsAnswered(ops=ops, inputs=inputs):
+            keep_inputs(at, job.run_id, inputs)
             _carry_on(at, job, ops, max_attempts=max_attempts, backoff=backoff)
 
 
@@ -175,10 +186,11 @@ def _cancellation(ending: Cancelled) -> Failure:
 def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int, backoff: Backoff) -> None:
     retry = [op for op in ops if isinstance(op, StepErrored) and not op.final and job.attempt + 1 < max_attempts]
     if retry:
-        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt))
+        lost = _lost(retry[0].step_id, retry[0].name, retry[0].failure)
+        jobs.retry(at, job.job_id, at.now_ms + backoff(job.attempt), lost)
     else:
         jobs.end(at, job.job_id)
-    if len(ops) > 1:
+    if len([op for op in ops if not isinstance(op, StepRan)]) > 1:
         run(at.connection, "UPDATE runs SET plan_steps = 1 WHERE run_id = ?", (job.run_id,))
     finished: list[str] = []
     for op in ops:
@@ -188,7 +200,14 @@ def _carry_on(at: Transition, job: Job, ops: Sequence[Op], *, max_attempts: int,
         if refusal is not None:
             end_run(at, job.run_id, refusal)
             return
+        if isinstance(op, FunctionReturned):
+            return
     _go_on_after(at, job, finished)
+
+
+def _lost(step_id: str, name: str, failure: Failure) -> Fragment:
+    """What a job keeps of its last attempt, for who looks at the run."""
+    return fragment({"step_id": step_id, "name": name, "error": failure.as_json()})
 
 
 def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_others: bool) -> Failure | None:
@@ -207,6 +226,14 @@ def _apply(at: Transition, job: Job, op: Op, *, finished: list[str], among_other
             if among_others:
                 join_group(at, job.run_id, op.step_id, race=op.race)
             return _begin(at, job, op, finished=finished)
+        case FunctionReturned():
+            end_run(at, job.run_id, op.output)
+        case DiscoveryWanted():
+            row = one(at.connection, "SELECT steps FROM runs WHERE run_id = ?", (job.run_id,))
+            assert row is not None
+            # At once only if there is something new to go on from, so that nobody can ask in a circle.
+            due_ms = at.now_ms if finished else at.now_ms + DISCOVERY_PAUSE_MS
+            discover(at, job.run_id, after_steps=row[0], due_ms=due_ms)
         case UnsupportedOp():
             message = f"step {op.name!r} needs {op.op}, which the embedded engine does not do"
             return Failure(name="UnsupportedStep", message=message)

@@ -251,4 +251,17 @@ CREATE TABLE unfinished (
 ) STRICT, WITHOUT ROWID;
 """,
     ),
+    Migration(
+        name="where apps are, and what steps were asked for",
+        sql="""
+ALTER TABLE apps ADD COLUMN url TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN request_version INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE queue ADD COLUMN last_error TEXT;
+
+CREATE TABLE step_inputs (
+  run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, op TEXT NOT NULL, input TEXT NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+""",
+    ),
 )

@@ -5,9 +5,12 @@ Every function here is part of one transition inside the caller's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rawr.execution.embedded import jobs
 from rawr.execution.embedded.fragment import Fragment
 from rawr.execution.embedded.model import JobKind, StepOp
+from rawr.execution.embedded.outcomes import StepInput
 from rawr.execution.embedded.protocol import ROOT_STEP
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
 from rawr.storage.sqlite import Connection, one, run
@@ -43,6 +46,13 @@ def finish_step(
         )
 
 
+def keep_inputs(at: Transition, run_id: str, inputs: Sequence[StepInput]) -> None:
+    """Note what steps were asked to do, for who looks at the run later."""
+    for asked in inputs:
+        values = (run_id, asked.step_id, asked.op, asked.input.text.decode())
+        run(at.connection, "INSERT OR IGNORE INTO step_inputs VALUES (?, ?, ?, ?)", values)
+
+
 def is_finished(at: Transition, run_id: str, step_id: str) -> bool:
     sql = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
     return one(at.connection, sql, (run_id, step_id)) is not None
@@ -61,10 +71,12 @@ def join_group(at: Transition, run_id: str, step_id: str, *, race: bool) -> None
 def discover_after(at: Transition, run_id: str, step_id: str) -> bool:
     """Ask the function what comes next: after each step of a race, else once all steps of a group are done.
 
+    What is left of a race keeps no group waiting: it is told again, together with the steps that come after it.
     Whether it is asked now.
     """
     was = one(at.connection, "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race", (run_id, step_id))
-    waits = was == (0,) and one(at.connection, "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1", (run_id,)) is not None
+    others = "SELECT 1 FROM pending WHERE run_id = ? AND race = 0 LIMIT 1"
+    waits = was == (0,) and one(at.connection, others, (run_id,)) is not None
     if waits:
         return False
     row = one(at.connection, "SELECT steps, plan_steps FROM runs WHERE run_id = ?", (run_id,))

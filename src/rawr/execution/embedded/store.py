@@ -26,7 +26,7 @@ from rawr.execution.embedded.model import (
     NewEvent,
     RunFilter,
 )
-from rawr.execution.embedded.outcomes import Failure, Outcome
+from rawr.execution.embedded.outcomes import Failure, OpsAnswered, Outcome
 from rawr.execution.embedded.reruns import Rerun, rerun
 from rawr.execution.embedded.schema import MIGRATIONS
 from rawr.execution.embedded.transition import Transition
@@ -77,15 +77,36 @@ class EngineStore:
         functions: Sequence[RegisteredFunction],
         owner: str | None = None,
         code: Collection[str] = (),
-    ) -> None:
-        """Make these the functions of the app; others that it had start no new runs. `owner` serves them by `code`."""
+        *,
+        url: str = "",
+    ) -> bool:
+        """Make these the functions of the app at `url`; others that it had start no new runs. `owner` serves them by
+        `code`.
 
-        def transition(at: Transition) -> None:
-            registry.register(at, app_id, functions)
+        Whether anything is new. Raises FunctionTakenError.
+        """
+
+        def transition(at: Transition) -> bool:
+            modified = registry.register(at, app_id, functions, url)
             if owner is not None:
-                registry.offer(at, owner, functions, code)
+                registry.offer(at, owner, {function.fn_id: function.version for function in functions}, code)
+            return modified
 
-        await self._transition(transition)
+        return await self._transition(transition)
+
+    async def registered_versions(self) -> dict[str, str]:
+        """The version of every function that an app has now."""
+        return await self.read(registry.registered_versions)
+
+    async def offer_registered(self, owner: str) -> dict[str, str]:
+        """`owner` serves every function that is registered, whoever registered it; the version of each."""
+
+        def transition(at: Transition) -> dict[str, str]:
+            versions = registry.registered_versions(at.connection)
+            registry.offer(at, owner, versions)
+            return versions
+
+        return await self._transition(transition)
 
     async def register_if_unserved(self, app_id: str, functions: Sequence[RegisteredFunction]) -> None:
         """Make these the functions of the app again, when whoever registered others since is gone."""
@@ -94,7 +115,7 @@ class EngineStore:
 
         def transition(at: Transition) -> None:
             if not registry.is_represented(at.connection, app_id):
-                registry.register(at, app_id, functions)
+                registry.register(at, app_id, functions, None)
 
         await self._transition(transition)
 
@@ -375,6 +396,9 @@ def _settle(
     job = claims.held_job(at, claim)
     if job is None:
         return Settled(stale=True, next_claim=None, more_due=False)
+    if isinstance(outcome, OpsAnswered) and outcome.request_version not in (None, claim.call.request_version):
+        sql = "UPDATE runs SET request_version = ? WHERE run_id = ?"
+        run(at.connection, sql, (outcome.request_version, claim.run_id))
     runs.settle(at, job, outcome, max_attempts=claim.call.max_attempts, backoff=backoff)
     events.route_emitted(at)
     taken = None

@@ -17,12 +17,13 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.errors import StorageError
+from rawr.execution.embedded.apps import Apps
 from rawr.execution.embedded.damage import EngineFileDamagedError
 from rawr.execution.embedded.model import Claim, Lease
-from rawr.execution.embedded.outcomes import CallFailed, Failure, Outcome
-from rawr.execution.embedded.protocol import call_request, parse_answer
+from rawr.execution.embedded.outcomes import AppUnreachable, CallFailed, Failure, Outcome
+from rawr.execution.embedded.protocol import parse_answer
 from rawr.execution.embedded.store import EngineStore, Settled
-from rawr.execution.ports import EngineCall, RunCode
+from rawr.execution.ports import AppUnreachableError, RunCode
 from rawr.storage.lock import LockTimeoutError
 
 _TRANSIENT: Final = (StorageError, LockTimeoutError)
@@ -50,8 +51,7 @@ class Worker:
         store: EngineStore,
         *,
         owner: str,
-        call: EngineCall,
-        signing_key: str,
+        apps: Apps,
         clock: Clock,
         times: EngineTimes,
         max_calls: int,
@@ -62,8 +62,7 @@ class Worker:
         """Set when the file turned out to be damaged; there is no more work then."""
         self._store = store
         self._owner = owner
-        self._call = call
-        self._key = signing_key
+        self._apps = apps
         self._clock = clock
         self._times = times
         self._max_calls = max_calls
@@ -212,18 +211,20 @@ class Worker:
         return tokens is None or await self._store.pin(claim, tokens)
 
     async def _make(self, claim: Claim) -> Outcome:
-        request = call_request(claim.call, key=self._key, t=self._clock.now_ms() // 1000)
         try:
             async with asyncio.timeout(self._times.call_timeout_s):
-                answer = await self._call("POST", request.query, request.headers, request.body)
+                answer = await self._apps.call(claim.call)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
+        except AppUnreachableError as error:
+            _log.warning("a call of %s waits: %s", claim.call.fn_id, error.message)
+            return AppUnreachable()
         # Whatever else comes out of functions in this process, or of the way to them, is a failed call. Even a
         # BaseException: it was not meant for us, and a call without an outcome would be held for as long as we live.
         except BaseException as error:  # noqa: BLE001
             message = f"the call did not get through: {type(error).__name__}: {str(error)!a}"
             return CallFailed(failure=Failure(name="CallFailed", message=message), retriable=True)
-        return parse_answer(answer, keys=(self._key,))
+        return parse_answer(answer, trust=self._apps.trust)
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> Settled:
         """Write the outcome, for as long as the disk takes: the work is done and must not be done again."""
