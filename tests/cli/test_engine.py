@@ -385,3 +385,4 @@ def test_a_server_whose_engine_file_is_damaged_under_it_is_not_ready_and_says_wh
     until(lambda: "ENGINE_FILE_DAMAGED" in ready())
     log = (hq.root / ".rawr" / "logs" / "server.log").read_text()
     assert log.count("the engine has stopped") == 1
+    assert "tries again" not in log

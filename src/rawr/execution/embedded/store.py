@@ -66,7 +66,8 @@ class EngineStore:
         self._database.close()
 
     def data_version(self) -> int:
-        return self._database.data_version()
+        with damage_said():
+            return self._database.data_version()
 
     def new_ulid(self) -> str:
         return self._ulids.next()
