@@ -383,6 +383,7 @@ def test_a_server_whose_engine_file_is_damaged_under_it_is_not_ready_and_says_wh
         ).stdout
 
     until(lambda: "ENGINE_FILE_DAMAGED" in ready())
-    log = (hq.root / ".rawr" / "logs" / "server.log").read_text()
+    path = hq.root / ".rawr" / "logs" / "server.log"
+    log = until(lambda: "the engine has stopped" in (text := path.read_text()) and text)
     assert log.count("the engine has stopped") == 1
     assert "tries again" not in log
