@@ -79,6 +79,12 @@ def test_runs_are_listed_and_shown_by_either_id(either_way: Hq) -> None:
     rest = hq.json("engine", "runs", "--function", RUNNER, "--limit", "2", "--cursor", page["cursor"]).data
     assert [row["eventId"] for row in page["runs"] + rest["runs"]] == ["bad", "three", "two", "one"]
 
+    middle = found[1]["queuedAt"]
+    recent = hq.json("engine", "runs", "--function", RUNNER, "--since", middle).data["runs"]
+    assert [row["eventId"] for row in recent] == [row["eventId"] for row in found if row["queuedAt"] >= middle]
+    assert hq.json("engine", "runs", "--since", "2100-01-01T00:00:00Z").data["runs"] == []
+    assert hq.json("engine", "runs", "--since", "lately").code == 2
+
     shown = hq.json("engine", "run", "one").data
     assert shown == hq.json("engine", "run", found[-1]["runId"]).data
     assert [step["name"] for step in shown["steps"]] == [
@@ -183,12 +189,16 @@ def test_runs_of_a_function_are_cancelled_by_a_condition(hq: Hq) -> None:
     assert hq.json("engine", "cancel", *condition, "--dry-run").data["planned"]["count"] == 1
     unsure = hq.json("engine", "cancel", *condition)
     assert (unsure.code, unsure.error["code"]) == (2, "CONFIRMATION_NEEDED")
+    between = ("--function", RUNNER, "--started-after", "1h")
+    assert hq.json("engine", "cancel", *between, "--dry-run").data["planned"]["count"] == 2
+    assert hq.json("engine", "cancel", *between, "--started-before", "1h", "--dry-run").data["planned"]["count"] == 0
+    assert hq.json("engine", "cancel", "--function", RUNNER, "--started-after", "soon").code == 2
     assert len(hq.json("engine", "cancel", *condition, "--yes").data["cancelled"]) == 1
     until(lambda: status_of(hq, "w2")["status"] == "failed")
     assert status_of(hq, "w1")["status"] == "running"
     wrong = hq.json("engine", "cancel", "--function", RUNNER, "--if", "event.data.")
     assert (wrong.code, wrong.error["code"]) == (2, "EXPRESSION_INVALID")
-    for args in ((), ("w1", "--function", RUNNER), ("w1", "--if", "true")):
+    for args in ((), ("w1", "--function", RUNNER), ("w1", "--if", "true"), ("w1", "--started-after", "1h")):
         assert hq.json("engine", "cancel", *args).code == 2
 
 
@@ -239,6 +249,8 @@ def test_old_runs_are_forgotten_and_the_file_shrinks_when_nobody_works_with_it(h
     beside = hq.json("engine", "vacuum", "--older-than", "1h").data
     assert (beside["runs"], beside["isInUse"]) == (0, True)
     assert hq.json("down").code == 0
+    assert hq.json("engine", "vacuum", "--older-than", "0s", "--dry-run").data["planned"]["runs"] == 1
+    assert hq.json("engine", "vacuum", "--dry-run").data["planned"]["runs"] == 0
     alone = hq.json("engine", "vacuum", "--older-than", "0s").data
     assert alone["runs"] == 1
     assert alone["events"] >= 20
@@ -295,6 +307,52 @@ def test_a_damaged_file_is_refused_put_aside_and_what_workflows_had_left_goes_on
     assert hq.json("engine", "repair").data == {"damage": None, "putAside": []}
 
 
+def test_a_page_of_an_index_that_lacks_its_rows_is_found_by_the_full_check(hq: Hq) -> None:
+    ran(hq, "one")
+    database = hq.root / ".rawr" / "engine.sqlite"
+    assert hq.json("engine", "status", "--check").code == 0
+    with contextlib.closing(apsw.Connection(str(database))) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        pages = dict(file.execute("SELECT name, rootpage FROM sqlite_schema"))
+        [(size,)] = file.execute("PRAGMA page_size")
+    with database.open("r+b") as raw:
+        raw.seek((pages["debounces_by_event"] - 1) * size)
+        empty = raw.read(size)
+        raw.seek((pages["runs_ended"] - 1) * size)
+        raw.write(empty)
+    assert hq.json("engine", "events").code == 0
+    checked = hq.json("engine", "status", "--check")
+    assert checked.error["code"] == "ENGINE_FILE_DAMAGED"
+    assert "rawr engine repair" in checked.error["fix"]
+    assert str(database) in checked.error["details"]["path"]
+    assert "runs_ended" in checked.error["message"]
+    assert "engine.sqlite" in json.dumps(hq.json("doctor").document["data"]["findings"])
+    assert len(hq.json("engine", "repair").data["putAside"]) >= 1
+    assert hq.json("engine", "status", "--check").code == 0
+
+
+def test_a_folder_in_the_place_of_the_file_is_put_aside_with_what_is_in_it(hq: Hq) -> None:
+    database = hq.root / ".rawr" / "engine.sqlite"
+    (database / "kept").mkdir(parents=True)
+    for command in (("engine", "status"), ("engine", "status", "--check"), ("up",)):
+        refused = hq.json(*command)
+        assert refused.code != 0
+        assert "rawr engine repair" in json.dumps(refused.document), (command, refused.document)
+    [moved] = hq.json("engine", "repair").data["putAside"]
+    assert (Path(moved) / "kept").is_dir()
+    assert hq.json("engine", "status").code == 0
+
+
+def test_a_file_of_a_newer_rawr_is_refused_and_not_put_aside(hq: Hq) -> None:
+    ran(hq, "one")
+    database = hq.root / ".rawr" / "engine.sqlite"
+    with contextlib.closing(apsw.Connection(str(database))) as file:
+        file.execute("INSERT INTO rawr_migration SELECT max(position) + 1, 'later', 'x' FROM rawr_migration")
+    for command in (("engine", "status"), ("engine", "drain"), ("engine", "send", "mine/event")):
+        assert hq.json(*command).error["code"] == "DATABASE_SCHEMA_NEWER"
+    assert hq.json("engine", "repair").data == {"damage": None, "putAside": []}
+
+
 def overwrite(hq: Hq) -> None:
     """Fill the file of the engine, and its log, with what is no database."""
     for name in ("engine.sqlite-wal", "engine.sqlite"):
@@ -325,5 +383,7 @@ def test_a_server_whose_engine_file_is_damaged_under_it_is_not_ready_and_says_wh
         ).stdout
 
     until(lambda: "ENGINE_FILE_DAMAGED" in ready())
-    log = (hq.root / ".rawr" / "logs" / "server.log").read_text()
+    path = hq.root / ".rawr" / "logs" / "server.log"
+    log = until(lambda: "the engine has stopped" in (text := path.read_text()) and text)
     assert log.count("the engine has stopped") == 1
+    assert "tries again" not in log

@@ -325,7 +325,7 @@ def check_database(path: Path) -> str | None:
         with _translated(path):
             raw = _connect(path, read_only=True)
             try:
-                [(verdict,), *_] = raw.execute("PRAGMA quick_check(1)")
+                [(verdict,), *_] = raw.execute("PRAGMA integrity_check(1)")
             finally:
                 raw.close()
     except RawrError as error:

@@ -23,7 +23,8 @@ STOP_S: Final = 10.0
 
 @command("status", "Show what the engine has to do, and who works.")
 @click.option("--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
-def status(invocation: Invocation, watch: bool) -> Outcome:
+@click.option("--check", is_flag=True, help="First read all of the file, and refuse it when it is damaged.")
+def status(invocation: Invocation, *, watch: bool, check: bool) -> Outcome:
     """Runs that have not ended, calls that are due, under way or wait, and the processes that work on them.
 
     With --watch and --json each change is one line.
@@ -31,6 +32,10 @@ def status(invocation: Invocation, watch: bool) -> Outcome:
     from rawr.cli.engine import warn_elsewhere, watched, with_engine
 
     warn_elsewhere(invocation)
+    if check:
+        from rawr.execution.embedded.damage import refuse_damaged
+
+        refuse_damaged(invocation.instance.layout.engine_database)
 
     async def question(admin: EngineAdmin) -> Outcome:
         return _status(invocation, await admin.overview())

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from rawr.cli.context import Invocation, command
 from rawr.cli.output import Outcome
-from rawr.errors import BadInputError
 
 if TYPE_CHECKING:
     from rawr.execution.embedded.model import Forgotten
 
-_AGE: Final = re.compile(r"([0-9]{1,6})([smhd])\Z")
-_UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
-
-@command("vacuum", "Forget old runs and give their space back.")
+@command("vacuum", "Forget old runs and give their space back.", dry_run=True)
 @click.option("--older-than", "age", default="30d", show_default=True, metavar="AGE", help="30d, 12h, 90m or 0s.")
 def vacuum(invocation: Invocation, age: str) -> Outcome:
     """Runs that ended before that, with their steps, and events that no run is about. Workflows and their timelines
     stay: they are not in this file. The ids of forgotten events count as never used.
 
-    The file shrinks when no server works with it; otherwise its free space is used again.
+    The file shrinks when no server works with it; otherwise its free space is used again. With --dry-run it is said
+    how many runs there are.
     """
     from rawr.cli.engine import with_engine
+    from rawr.cli.moment import age_ms
     from rawr.clock import SystemClock
     from rawr.storage.sqlite import compact
 
-    before_ms = SystemClock().now_ms() - _age_ms(age)
+    before_ms = SystemClock().now_ms() - age_ms(age, name="--older-than")
     database = invocation.instance.layout.engine_database
     if not database.exists():
         return Outcome(data={"runs": 0, "events": 0}, text="there is no engine file yet")
+    if invocation.dry_run:
+        count = with_engine(invocation, lambda admin: admin.ended_before(before_ms))
+        return Outcome(data={"planned": {"action": "forget", "runs": count}}, text=f"would forget {count} runs")
     size_before = database.stat().st_size
     forgotten, is_used = with_engine(invocation, lambda admin: admin.forget_old(before_ms))
     if not is_used:
@@ -77,10 +77,3 @@ def _vacuumed(forgotten: Forgotten, before: int, after: int, *, is_used: bool) -
 
 def _shrunk(before: int, after: int) -> str:
     return f"{before / 2**20:.1f} MiB before, {after / 2**20:.1f} MiB now"
-
-
-def _age_ms(text: str) -> int:
-    match = _AGE.match(text)
-    if match is None:
-        raise BadInputError(f"--older-than {text}: a number with s, m, h or d", fix="--older-than 30d")
-    return int(match[1]) * _UNIT_MS[match[2]]

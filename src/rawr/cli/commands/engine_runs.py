@@ -28,20 +28,34 @@ class EngineRunFailedError(RawrError):
 @command("runs", "List the runs of durable functions.")
 @click.option("--status", "of_status", type=click.Choice(STATUSES), help="Only these.")
 @click.option("--function", "fn_id", metavar="ID", help="Only runs of this function.")
+@click.option("--since", metavar="AGE|TIME", help="Only those queued since: 2h, 30d, 2026-01-31T12:00:00Z.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=LIMIT, show_default=True, help="At most so many.")
 @click.option("--cursor", metavar="RUN", help="Go on after this run of the last page.")
 @click.option("--watch", is_flag=True, help="Show them again whenever they change, until Ctrl-C.")
 def runs(
-    invocation: Invocation, *, of_status: str | None, fn_id: str | None, limit: int, cursor: str | None, watch: bool
+    invocation: Invocation,
+    *,
+    of_status: str | None,
+    fn_id: str | None,
+    since: str | None,
+    limit: int,
+    cursor: str | None,
+    watch: bool,
 ) -> Outcome:
     """Newest first. Runs of workflows are here under the engine's own ids; EVENT is the id that you know them by."""
     from rawr.cli.engine import warn_elsewhere, watched, with_engine
+    from rawr.cli.moment import moment_ms
+    from rawr.clock import SystemClock
     from rawr.execution.embedded.model import EngineRunStatus
     from rawr.execution.embedded.overview import RunsWanted
 
     warn_elsewhere(invocation)
     wanted = RunsWanted(
-        status=None if of_status is None else EngineRunStatus(of_status), fn_id=fn_id, before=cursor, limit=limit
+        status=None if of_status is None else EngineRunStatus(of_status),
+        fn_id=fn_id,
+        before=cursor,
+        queued_from_ms=None if since is None else moment_ms(since, name="--since", now_ms=SystemClock().now_ms()),
+        limit=limit,
     )
 
     async def question(admin: EngineAdmin) -> Outcome:

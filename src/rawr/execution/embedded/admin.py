@@ -124,6 +124,10 @@ class EngineAdmin:
             for run_id in await self._store.cancel_where(RunFilter(fn_id=fn_id, reason=reason))
         ]
 
+    async def ended_before(self, before_ms: int) -> int:
+        """How many runs `forget_old` would remove now."""
+        return await self._store.read(lambda connection: overview.ended_before(connection, before_ms))
+
     async def forget_old(self, before_ms: int) -> tuple[Forgotten, bool]:
         """Remove the runs that ended before this time, and the events before it that no run is about; and whether some
         engine works with the file.

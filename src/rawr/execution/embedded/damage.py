@@ -21,6 +21,7 @@ from rawr.storage.sqlite import DatabaseCorruptError, check_database
 _HEADER: Final = struct.Struct(">16sH10xI")
 _MAGIC: Final = b"SQLite format 3\0"
 _FILES: Final = ("", "-wal", "-shm")
+_WAY_OUT: Final = "rawr down, then rawr engine repair"
 
 
 class EngineFileDamagedError(CorruptFileError):
@@ -50,16 +51,18 @@ def damage_said() -> Iterator[None]:
         raise EngineFileDamagedError(
             f"the engine's file is damaged: {error.message}",
             details=error.details,
-            fix="rawr down, then rawr engine repair",
+            fix=_WAY_OUT,
         ) from error
 
 
-def refuse_truncated(path: Path) -> None:
-    """Refuse a file that is shorter than it says that it is, which SQLite notices only where something is missing.
+def refuse_unlike_itself(path: Path) -> None:
+    """Refuse a folder, and a file that is shorter than it says, which SQLite notices only where something is missing.
 
     Raises:
         DatabaseCorruptError
     """
+    if path.is_dir():
+        raise DatabaseCorruptError(f"{path} is a folder", details={"path": str(path)})
     try:
         with path.open("rb") as file:
             header, size_bytes = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
@@ -72,6 +75,18 @@ def refuse_truncated(path: Path) -> None:
     if magic == _MAGIC and size_bytes < wanted:
         message = f"{path} cannot be understood: it has {size_bytes} bytes and says that it has {wanted}"
         raise DatabaseCorruptError(message, details={"path": str(path), "sizeBytes": size_bytes})
+
+
+def refuse_damaged(database: Path) -> None:
+    """Read all of the file, and refuse it unless it is sound or not there.
+
+    Raises:
+        EngineFileDamagedError
+    """
+    if os.path.lexists(database) and (damage := _damage(database)) is not None:
+        raise EngineFileDamagedError(
+            f"the engine's file is damaged: {damage}", details={"path": str(database)}, fix=_WAY_OUT
+        )
 
 
 def put_aside(database: Path, run_dir: Path, *, at_ms: int, check_only: bool = False) -> Repaired:
@@ -108,7 +123,7 @@ def _damage(database: Path) -> str | None:
     if database.stat().st_size == 0:
         return f"{database} is empty"
     try:
-        refuse_truncated(database)
+        refuse_unlike_itself(database)
     except DatabaseCorruptError as error:
         return error.message
     return check_database(database)

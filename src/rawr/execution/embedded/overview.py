@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from rawr.execution.embedded.model import EngineRunStatus
+from rawr.ids import ulid
 from rawr.storage.sqlite import Connection, one, rows
 from rawr.wire import JsonValue
 
@@ -154,6 +155,7 @@ class RunsWanted(msgspec.Struct, frozen=True, kw_only=True):
     fn_id: str | None = None
     before: str | None = None
     """A run id: only older ones."""
+    queued_from_ms: int | None = None
     limit: int = 20
 
 
@@ -198,11 +200,16 @@ def ahead(connection: Connection, now_ms: int) -> Ahead:
 
 def runs(connection: Connection, wanted: RunsWanted) -> list[RunRow]:
     """Newest first."""
-    conditions, values = ["1"], []
+    conditions: list[str] = ["1"]
+    values: list[str | int] = []
+    # The id of a run is never from before the time it was queued at, so it bounds how far back the search goes.
+    since_id = None if wanted.queued_from_ms is None else ulid(wanted.queued_from_ms, bytes(10))
     for condition, value in (
         (" r.status = ?", None if wanted.status in (None, EngineRunStatus.WAITING) else wanted.status.value),
         (" r.fn_id = ?", wanted.fn_id),
         (" r.run_id < ?", wanted.before),
+        (" r.run_id >= ?", since_id),
+        (" r.queued_at >= ?", wanted.queued_from_ms),
     ):
         if value is not None:
             conditions.append(condition)
@@ -294,6 +301,12 @@ def events(connection: Connection, *, name: str | None, before: str | None, limi
 def is_routed(connection: Connection, ulid: str) -> bool:
     row = one(connection, "SELECT routed FROM events WHERE ulid = ?", (ulid,))
     return row is None or bool(row[0])
+
+
+def ended_before(connection: Connection, before_ms: int) -> int:
+    row = one(connection, "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL AND ended_at < ?", (before_ms,))
+    assert row is not None
+    return int(row[0])
 
 
 def functions_with_open_runs(connection: Connection) -> list[str]:

@@ -12,7 +12,7 @@ import msgspec
 from rawr.clock import Clock, UlidSource
 from rawr.execution.embedded import claims, events, history, jobs, pins, registry, retention, runs, schedules, timers
 from rawr.execution.embedded.cancellation import Fitting, Page, cancel_page, fitting_page
-from rawr.execution.embedded.damage import damage_said, refuse_truncated
+from rawr.execution.embedded.damage import damage_said, refuse_unlike_itself
 from rawr.execution.embedded.durations import Backoff
 from rawr.execution.embedded.functions import RegisteredFunction
 from rawr.execution.embedded.memory import NOTHING
@@ -54,7 +54,7 @@ class EngineStore:
 
     def __init__(self, path: Path, *, clock: Clock, backoff: Backoff, crashes_max: int = CRASHES_MAX) -> None:
         with damage_said():
-            refuse_truncated(path)
+            refuse_unlike_itself(path)
             self._database = Database(path, MIGRATIONS)
         self._clock = clock
         self._backoff = backoff
@@ -66,7 +66,8 @@ class EngineStore:
         self._database.close()
 
     def data_version(self) -> int:
-        return self._database.data_version()
+        with damage_said():
+            return self._database.data_version()
 
     def new_ulid(self) -> str:
         return self._ulids.next()

@@ -130,8 +130,8 @@ class Worker:
                 next_due_ms = await self._store.next_due_ms()
                 wait_s = await self._idle(seen_version, next_due_ms, wait_s)
             except EngineFileDamagedError as error:
-                self.damage = error
                 _log.error("the engine has stopped: %s; %s", error.message, error.fix)
+                self.damage = error
                 return
             except _TRANSIENT as error:
                 _log.warning("the engine waits for its file: %s", error.code)
