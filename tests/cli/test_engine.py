@@ -240,6 +240,21 @@ def test_an_engine_is_drained_before_an_inngest_server_takes_over(hq: Hq) -> Non
     assert hq.json("engine", "status").data["mode"] == "inngest"
 
 
+def test_an_engine_that_was_never_used_is_drained_without_taking_what_an_inngest_server_has(hq: Hq) -> None:
+    assert hq.json("up").code == 0
+    waiting(hq)
+    killed(hq)
+    for path in (hq.root / ".rawr").glob("engine.sqlite*"):
+        path.unlink()
+    config = hq.root / "rawr.toml"
+    config.write_text(config.read_text() + '\n[engine]\nmode = "inngest"\nbase_url = "http://127.0.0.1:9"\n')
+    before = hq.calls
+    hq.open_gate()
+    drained = hq.json("engine", "drain")
+    assert (drained.code, drained.data["openRuns"]) == (0, 0)
+    assert (status_of(hq, "w")["status"], hq.calls) == ("running", before)
+
+
 def test_old_runs_are_forgotten_and_the_file_shrinks_when_nobody_works_with_it(hq: Hq) -> None:
     assert hq.json("up").code == 0
     payload = json.dumps({"a": "x" * 20_000})
@@ -299,6 +314,7 @@ def test_a_damaged_file_is_refused_put_aside_and_what_workflows_had_left_goes_on
     assert database.read_bytes() == broken
     [kept, *_] = hq.json("engine", "repair").data["putAside"]
     assert Path(kept).read_bytes() == broken
+    assert hq.json("engine", "send", "mine/early").code == 0, "a new file that is not blank any more"
     hq.open_gate()
     assert hq.json("up").code == 0
     until(lambda: status_of(hq, "w")["status"] == "completed")

@@ -13,6 +13,8 @@ from rawr.storage.sqlite import look_into, one, rows, snapshot
 _PENDING: Final = """
 SELECT (SELECT count(*) FROM runs WHERE status NOT IN ('completed', 'failed', 'cancelled'))
   + (SELECT count(*) FROM events WHERE routed = 0)
+  + (SELECT count(*) FROM debounces)
+  + (SELECT count(*) FROM batches)
 """
 _HELD: Final = (
     "SELECT r.run_id, e.event_id, r.held_reason, r.held_at FROM runs r JOIN events e ON e.ulid = r.event_ulid"
@@ -27,7 +29,7 @@ class EngineNotDrainedError(RawrError):
 
 
 def pending_count(database: Path) -> int:
-    """Runs that have not ended, and events that no function has seen yet. 0 when there never was an engine.
+    """Runs that have not ended or are being gathered, and events that no function has seen. 0 without an engine file.
 
     Raises:
         RawrError: the file cannot be read as the queue of an engine.

@@ -116,9 +116,8 @@ async def open_host(
         parts = _app_parts(place, keys, deps, service, engine)
         stack.push_async_callback(parts.ingress.close)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
-        is_blank = isinstance(engine, EmbeddedEngine) and await engine.is_blank()
         await engine.start()
-        await _begin(service, manifest, is_blank=is_blank)
+        await _begin(service, manifest, engine)
         yield Host(
             app=engine_calls.app,
             coordination=service,
@@ -361,18 +360,19 @@ async def _readiness(store: CoordinationStore, engine: EventSink) -> str | None:
     return None
 
 
-async def _begin(service: CoordinationService, manifest: Manifest, *, is_blank: bool) -> None:
+async def _begin(service: CoordinationService, manifest: Manifest, engine: EventSink) -> None:
     """Save what plugins ship, and hand over what a dead host could not. Neither keeps the instance from opening.
 
-    An engine whose file is blank knows no run: those that another file knew are handed over to it again.
+    An engine whose file is new knows no run: those that another file knew are handed over to it again.
     """
     _report_faults(manifest.faults)
     for workflow in manifest.workflows:
         await _save_shipped(service, workflow)
     try:
         resumed = await service.resume_undispatched()
-        if is_blank:
+        if isinstance(engine, EmbeddedEngine) and not await engine.has_taken_over():
             resumed += await service.resume_unfinished()
+            await engine.mark_taken_over()
     except RawrError as error:
         _log.warning("some queued runs could not be handed to the engine: %s", error.message)
     else:

@@ -69,14 +69,25 @@ async def _drained(invocation: Invocation, timeout_s: float, *, cancel_rest: boo
     from rawr.cli.engine import opened
 
     async with opened(invocation) as admin:
-        is_served = any(worker.is_alive for worker in (await admin.overview()).workers)
-        with contextlib.nullcontext() if is_served else _working(invocation):
+        with contextlib.nullcontext() if await _is_not_for_us(invocation, admin) else _working(invocation):
             ahead = await _wait_for_the_end(invocation, admin, time.monotonic() + timeout_s)
             cancelled: list[str] = []
-            if cancel_rest and await _open_runs(admin):
+            if cancel_rest and _is_left(ahead, await _open_runs(admin)):
                 cancelled = await admin.cancel_all("the engine was drained")
                 ahead = await _wait_for_the_end(invocation, admin, time.monotonic() + max(timeout_s, STOP_S))
             return _drain_outcome(ahead, await _open_runs(admin), cancelled)
+
+
+async def _is_not_for_us(invocation: Invocation, admin: EngineAdmin) -> bool:
+    """Whether another process works, or there is nothing to work on.
+
+    Where an Inngest server has the runs, an empty engine must not begin: it would take theirs for what was lost.
+    """
+    found = await admin.overview()
+    if any(worker.is_alive for worker in found.workers):
+        return True
+    is_elsewhere = invocation.config().engine.mode == "inngest"
+    return is_elsewhere and not _is_left(found.ahead, sum(found.open_runs.values()))
 
 
 def _working(invocation: Invocation) -> contextlib.AbstractContextManager[None]:
@@ -114,7 +125,7 @@ def _drain_outcome(ahead: Ahead, open_runs: int, cancelled: list[str]) -> Outcom
 
     data = {"openRuns": open_runs, "cancelled": cancelled, "ahead": wire(ahead)}
     ended = f", {len(cancelled)} runs were cancelled" if cancelled else ""
-    if not open_runs and not ahead.unrouted:
+    if not _is_left(ahead, open_runs):
         return Outcome(data=data, text=f"nothing is left{ended}")
     error = EngineNotDrainedError(
         f"{open_runs} runs have not ended: {_left(ahead)}",
@@ -122,6 +133,10 @@ def _drain_outcome(ahead: Ahead, open_runs: int, cancelled: list[str]) -> Outcom
         fix="rawr engine runs --status running, or end them: rawr engine drain --cancel-rest",
     )
     return Outcome(data=data, error=error)
+
+
+def _is_left(ahead: Ahead, open_runs: int) -> bool:
+    return bool(open_runs or ahead.unrouted or ahead.gathering)
 
 
 def _left(ahead: Ahead) -> str:

@@ -116,7 +116,11 @@ class EngineAdmin:
         return await self._store.cancel_where(which)
 
     async def cancel_all(self, reason: str) -> list[str]:
-        """End every run that has not ended, of all functions; their ids."""
+        """End every run that has not ended, of all functions; their ids.
+
+        Events that are being gathered become runs first, so that each is heard of.
+        """
+        await self._store.end_gatherings()
         functions = await self._store.read(overview.functions_with_open_runs)
         return [
             run_id

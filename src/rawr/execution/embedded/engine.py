@@ -244,9 +244,13 @@ class Engine:
         """Why it works no more, when its file was damaged under it."""
         return self._worker.damage
 
-    async def is_blank(self) -> bool:
-        """Whether its file has never held an event: it is new, or in the place of another."""
-        return await self._store.is_blank()
+    async def has_taken_over(self) -> bool:
+        """Whether its file knows what an earlier one in its place had left. A new file does not."""
+        return await self._store.has_taken_over()
+
+    async def mark_taken_over(self) -> None:
+        """To be called once everything unfinished was handed over, and not before: a host that dies does it again."""
+        await self._store.mark_taken_over()
 
     async def pending_count(self) -> int:
         """Jobs that are due, under way or wait for their time, and events that wait for `start`."""

@@ -51,6 +51,15 @@ def end_batch(at: Transition, timer_id: str) -> None:
     _start(at, found[0], [ulid for _, ulid in sorted(members)])
 
 
+def end_all(at: Transition) -> None:
+    """Everything that is gathered starts its run now, complete or not."""
+    for (key,) in rows(at.connection, "SELECT key FROM debounces"):
+        run(at.connection, "DELETE FROM timers WHERE timer_id = ?", (f"{_DEBOUNCE}{key}",))
+        end_debounce(at, f"{_DEBOUNCE}{key}")
+    for (key,) in rows(at.connection, "SELECT key FROM batches"):
+        end_batch(at, f"{_BATCH}{key}")
+
+
 def _postpone(at: Transition, function: RegisteredFunction, debounce: Debounce, ulid: str, scope: LazyScope) -> None:
     key = key_of("debounce", function.fn_id, debounce.key, scope.key(debounce.key))
     row = one(

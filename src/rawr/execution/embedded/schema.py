@@ -4,8 +4,9 @@
 run and the step, so that planning the same thing twice is one row. `waits` are steps that something else ends, and
 `timers` what happens at a time if nothing else does. A run that has ended has rows in none of the three. `offers`
 are the functions that each engine serves, and `offered_code` the code that it has. A run that has begun is pinned to
-`runs.code`, and held (`held_at`) while nobody has that. All times are Unix milliseconds. JSON is kept as text, its RFC
-8785 form beside it only where that is another text.
+`runs.code`, and held (`held_at`) while nobody has that. `taken_over` has a row once the host has given the engine the
+unfinished runs that an earlier file knew. All times are Unix milliseconds. JSON is kept as text, its RFC 8785 form
+beside it only where that is another text.
 """
 
 from __future__ import annotations
@@ -262,6 +263,13 @@ CREATE TABLE step_inputs (
   run_id TEXT NOT NULL REFERENCES runs (run_id), step_id TEXT NOT NULL, op TEXT NOT NULL, input TEXT NOT NULL,
   PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
+""",
+    ),
+    Migration(
+        name="whether it was given what another file had left",
+        sql="""
+CREATE TABLE taken_over (at INTEGER NOT NULL) STRICT;
+INSERT INTO taken_over SELECT received_at FROM events LIMIT 1;
 """,
     ),
 )

@@ -10,7 +10,19 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.execution.embedded import claims, events, history, jobs, pins, registry, retention, runs, schedules, timers
+from rawr.execution.embedded import (
+    claims,
+    events,
+    gathering,
+    history,
+    jobs,
+    pins,
+    registry,
+    retention,
+    runs,
+    schedules,
+    timers,
+)
 from rawr.execution.embedded.cancellation import Fitting, Page, cancel_page, fitting_page
 from rawr.execution.embedded.damage import damage_said, refuse_unlike_itself
 from rawr.execution.embedded.durations import Backoff
@@ -197,6 +209,10 @@ class EngineStore:
             after = page.last_run_id
         return cancelled
 
+    async def end_gatherings(self) -> None:
+        """What batches and debounces have gathered starts its runs now."""
+        await self._transition(gathering.end_all)
+
     async def matching(self, which: RunFilter) -> int:
         """How many runs `cancel_where` would end now."""
         which = self._bounded(which)
@@ -286,9 +302,12 @@ class EngineStore:
         """When the next unclaimed job is due."""
         return await self.read(_next_due)
 
-    async def is_blank(self) -> bool:
-        """Whether it has never accepted an event: a new file, or one in the place of another."""
-        return await self.read(lambda c: one(c, "SELECT 1 FROM events LIMIT 1")) is None
+    async def has_taken_over(self) -> bool:
+        """Whether it knows what an earlier file had left. A new file does not, whatever has been sent to it since."""
+        return await self.read(lambda c: one(c, "SELECT 1 FROM taken_over LIMIT 1")) is not None
+
+    async def mark_taken_over(self) -> None:
+        await self._transition(lambda at: run(at.connection, "INSERT INTO taken_over VALUES (?)", (at.now_ms,)))
 
     async def pending_count(self) -> int:
         """Jobs and steps that are waiting, sleeping or under way, and events that have not started their runs yet."""
