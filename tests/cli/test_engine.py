@@ -148,6 +148,10 @@ def test_an_event_is_sent_and_starts_what_it_triggers(hq: Hq) -> None:
     unknown = {"runId": "none", "workflowId": "none", "workflowVersion": 1}
     sent = hq.json("engine", "send", "rawr/coordination.workflow.run", "--data", json.dumps(unknown), "--wait")
     assert (sent.code, sent.error["code"]) == (1, "ENGINE_RUN_FAILED")
+    [failed] = sent.document["data"]["runs"]
+    assert hq.json("engine", "run", failed["runId"]).data["run"]["status"] == "failed"
+    begun = hq.json("engine", "send", "rawr/coordination.workflow.run", "--data", json.dumps(unknown), "--id", "mine")
+    assert (begun.data["eventId"], len(begun.data["runs"])) == ("mine", 1), "also without waiting"
     names = [row["name"] for row in hq.json("engine", "events").data["events"]]
     assert {"mine/early", "mine/other", "rawr/coordination.workflow.run"} <= set(names)
     [found] = hq.json("engine", "events", "--name", "mine/early").data["events"]
@@ -306,6 +310,10 @@ def test_a_damaged_file_is_refused_put_aside_and_what_workflows_had_left_goes_on
         refused = hq.json(*command)
         assert refused.code != 0
         assert "rawr engine repair" in json.dumps(refused.document), command
+    [reported] = [
+        found for found in hq.json("doctor").document["data"]["findings"] if found["id"].startswith("engine.")
+    ]
+    assert (reported["id"], reported["fix"]) == ("engine.file_damaged", "rawr down, then rawr engine repair")
     assert database.read_bytes() == broken
     assert runs_and_events(data) == domain
 
@@ -321,6 +329,31 @@ def test_a_damaged_file_is_refused_put_aside_and_what_workflows_had_left_goes_on
     assert hq.calls.count("first w") == 1, "what was recorded is not done again"
     assert hq.json("workflow", "coord", "trace", "w").data["findings"] == []
     assert hq.json("engine", "repair").data == {"damage": None, "putAside": []}
+
+
+def test_a_page_that_is_damaged_in_the_middle_is_found_and_put_aside_with_the_rest_unread(hq: Hq) -> None:
+    assert hq.json("up").code == 0
+    waiting(hq)
+    killed(hq)
+    database = hq.root / ".rawr" / "engine.sqlite"
+    with contextlib.closing(apsw.Connection(str(database))) as connection:
+        list(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+        [(root,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'queue'")
+        [(page_size,)] = connection.execute("PRAGMA page_size")
+    with database.open("r+b") as file:
+        file.seek((root - 1) * page_size)
+        file.write(b"\xa5" * page_size)
+    refused = hq.json("engine", "status")
+    assert (refused.error["code"], refused.error["fix"]) == (
+        "ENGINE_FILE_DAMAGED",
+        "rawr down, then rawr engine repair",
+    )
+    assert "rawr engine repair" in json.dumps(hq.json("up").document)
+    assert hq.json("engine", "repair").data["putAside"]
+    hq.open_gate()
+    assert hq.json("up").code == 0
+    until(lambda: status_of(hq, "w")["status"] == "completed")
+    assert hq.calls.count("first w") == 1
 
 
 def test_a_page_of_an_index_that_lacks_its_rows_is_found_by_the_full_check(hq: Hq) -> None:

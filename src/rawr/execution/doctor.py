@@ -1,6 +1,6 @@
 """What could be wrong with the engine of an instance: its keys, the way to it and back, and work that is left behind.
 
-With the embedded engine there is only one thing to find here: runs that are held.
+With the embedded engine there are its file to be looked at, and runs that are held.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rawr.errors import RawrError
+from rawr.execution.embedded.damage import damage_of
 from rawr.execution.pending import EngineNotDrainedError, check_drained, held_runs
 from rawr.execution.signing import api_token
 from rawr.instance.doctor import Check, Finding
@@ -122,12 +123,21 @@ def _held(layout: InstanceLayout) -> Iterator[Finding]:
         yield Finding(id="engine.runs_held", severity="warning", title=title, evidence={"count": len(held)})
 
 
+def _file(layout: InstanceLayout) -> Iterator[Finding]:
+    """Whether the embedded engine's file is sound. Reads all of it."""
+    path = layout.engine_database
+    if os.path.lexists(path) and (problem := damage_of(path)) is not None:
+        evidence, fix = {"path": str(path)}, "rawr down, then rawr engine repair"
+        yield Finding(id="engine.file_damaged", severity="error", title=problem, evidence=evidence, fix=fix)
+
+
 CHECKS: Final[dict[str, Check]] = {
     "engine keys": _keys,
     "engine server": _server,
     "engine way back": _way_back,
     "engine queue": _queue,
     "engine held runs": _held,
+    "engine file": _file,
 }
 """Every check of the engine by name, in the order in which they run."""
 

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from rawr.errors import RawrError
+from rawr.execution.embedded.damage import damage_said, refuse_unlike_itself
 from rawr.storage.sqlite import look_into, one, rows, snapshot
 
 _PENDING: Final = """
@@ -36,7 +37,9 @@ def pending_count(database: Path) -> int:
     """
     if not database.exists():
         return 0
-    [(count,)] = look_into(database, _PENDING)
+    with damage_said():
+        refuse_unlike_itself(database)
+        [(count,)] = look_into(database, _PENDING)
     return int(count)
 
 

@@ -177,10 +177,11 @@ def _state_files(layout: InstanceLayout) -> Iterator[Finding]:
 
 
 def _databases(layout: InstanceLayout) -> Iterator[Finding]:
-    for path in (layout.coordination_database, layout.engine_database):
-        if path.exists() and (problem := check_database(path)) is not None:
-            fix = f"rawr down, then move {path.name} and its companions away or restore a backup"
-            yield Finding(id="database.unsound", severity="error", title=problem, evidence={"path": str(path)}, fix=fix)
+    """Of the engine's file the engine's own checks tell."""
+    path = layout.coordination_database
+    if path.exists() and (problem := check_database(path)) is not None:
+        fix = f"rawr down, then move {path.name} and its companions away or restore a backup"
+        yield Finding(id="database.unsound", severity="error", title=problem, evidence={"path": str(path)}, fix=fix)
 
 
 def _manifests(layout: InstanceLayout) -> Iterator[Finding]:

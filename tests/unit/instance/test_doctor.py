@@ -136,10 +136,10 @@ def test_a_damaged_database_is_an_error_and_a_sound_one_is_not(layout: InstanceL
     layout.data.mkdir()
     SqliteCoordinationStore(layout.coordination_database).close()
     assert found(layout) == {}
-    layout.engine_database.write_bytes(b"SQLite format 3\0 and then nonsense" * 100)
+    layout.coordination_database.write_bytes(b"SQLite format 3\0 and then nonsense" * 100)
     finding = only(layout)
     assert finding.id == "database.unsound"
-    assert finding.evidence == {"path": str(layout.engine_database)}
+    assert finding.evidence == {"path": str(layout.coordination_database)}
 
 
 def test_a_server_file_without_a_server_is_stale(layout: InstanceLayout) -> None:

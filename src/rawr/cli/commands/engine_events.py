@@ -14,7 +14,7 @@ from rawr.errors import BadInputError, RawrError
 
 if TYPE_CHECKING:
     from rawr.execution.embedded.admin import EngineAdmin
-    from rawr.execution.embedded.overview import EventRow
+    from rawr.execution.embedded.overview import EventRow, RunRow
     from rawr.execution.ports import OutgoingEvent
 
 LIMIT: Final = 20
@@ -71,20 +71,24 @@ async def _sent(invocation: Invocation, admin: EngineAdmin, event: OutgoingEvent
     is_served = any(worker.is_alive for worker in (await admin.overview()).workers)
     if not is_served:
         invocation.warn("no server runs: the event is kept, and starts its runs at the next `rawr up`")
-    if not wait or not is_served:
-        return Outcome(data={"event": ulid}, text=f"sent {ulid}\n  look at it: rawr engine events --limit 1")
-    runs = await _ended(admin, ulid)
+    is_awaited = wait and is_served
+    runs = await (_ended(admin, ulid) if is_awaited else admin.runs_of_event(ulid))
     found = [(await admin.run(run_id)).run for run_id in runs]
-    wrong = [row for row in found if row.status != "completed"]
     text = "\n".join([f"sent {ulid}", *[f"  {row.status:<10} {row.run_id}  {clean(row.fn_id)}" for row in found]])
-    error: RawrError | None = None
-    if any(row.ended_at_ms is None for row in found):
-        error = RunsPendingError(f"not all of its runs have ended within {WAIT_S:g} s", fix="rawr engine runs")
-    elif wrong:
-        from rawr.cli.commands.engine_runs import EngineRunFailedError
+    data = {"event": ulid, "eventId": event.event_id or ulid, "runs": [wire(row) for row in found]}
+    return Outcome(data=data, text=text, error=_failure_of(found) if is_awaited else None)
 
-        error = EngineRunFailedError(f"{len(wrong)} of {len(found)} runs did not complete", fix="rawr engine run RUN")
-    return Outcome(data={"event": ulid, "runs": [wire(row) for row in found]}, text=text, error=error)
+
+def _failure_of(found: list[RunRow]) -> RawrError | None:
+    """Why what was waited for is not well."""
+    from rawr.cli.commands.engine_runs import EngineRunFailedError
+
+    if any(row.ended_at_ms is None for row in found):
+        return RunsPendingError(f"not all of its runs have ended within {WAIT_S:g} s", fix="rawr engine runs")
+    if wrong := [row for row in found if row.status != "completed"]:
+        message = f"{len(wrong)} of {len(found)} runs did not complete"
+        return EngineRunFailedError(message, fix=f"rawr engine run {wrong[0].run_id}")
+    return None
 
 
 async def _ended(admin: EngineAdmin, ulid: str) -> tuple[str, ...]:
@@ -94,15 +98,10 @@ async def _ended(admin: EngineAdmin, ulid: str) -> tuple[str, ...]:
         runs = await admin.runs_of_event(ulid)
         if runs and all([(await admin.run(run_id)).run.ended_at_ms is not None for run_id in runs]):
             return runs
-        if not runs and await _was_looked_at(admin, ulid):
+        if not runs and await admin.is_routed(ulid):
             return ()
         await asyncio.sleep(0.05)
     return await admin.runs_of_event(ulid)
-
-
-async def _was_looked_at(admin: EngineAdmin, ulid: str) -> bool:
-    """Whether it has started what it starts at once, which may be nothing."""
-    return await admin.is_routed(ulid)
 
 
 async def _listed(admin: EngineAdmin, *, name: str | None, limit: int, before: str | None) -> Outcome:

@@ -100,7 +100,7 @@ def put_aside(database: Path, run_dir: Path, *, at_ms: int, check_only: bool = F
     """
     if not os.path.lexists(database):
         return Repaired(damage=None)
-    damage = _damage(database)
+    damage = damage_of(database)
     if damage is None or check_only:
         return Repaired(damage=damage)
     _refuse_in_use(database, run_dir)
@@ -117,7 +117,8 @@ def put_aside(database: Path, run_dir: Path, *, at_ms: int, check_only: bool = F
     return Repaired(damage=damage, put_aside=tuple(moved))
 
 
-def _damage(database: Path) -> str | None:
+def damage_of(database: Path) -> str | None:
+    """What is wrong with the file, which is there; None when nothing is. Reads all of it and changes nothing."""
     if not database.is_file():
         return f"{database} is no file"
     if database.stat().st_size == 0:
