@@ -282,7 +282,7 @@ class Database:
                 self._prepare(raw, migrations)
                 self._turn.path.write_bytes(_INITIALIZED)
             except BaseException:
-                raw.close()
+                _close_untouched(raw)
                 raise
             return raw
 
@@ -322,12 +322,8 @@ class Database:
 def check_database(path: Path) -> str | None:
     """Why the SQLite file at `path` is not sound; None when it is. Reads all of it and changes nothing."""
     try:
-        with _translated(path):
-            raw = _connect(path, read_only=True)
-            try:
-                [(verdict,), *_] = raw.execute("PRAGMA integrity_check(1)")
-            finally:
-                raw.close()
+        with snapshot(path) as connection:
+            [(verdict,), *_] = connection.execute("PRAGMA integrity_check(1)")
     except RawrError as error:
         return error.message
     return None if verdict == "ok" else f"{path} is damaged: {verdict}"
@@ -339,12 +335,8 @@ def look_into(path: Path, sql: str) -> list[Row]:
     Raises:
         RawrError: the file is no such database, or cannot be read.
     """
-    with _translated(path):
-        raw = _connect(path, read_only=True)
-        try:
-            return list(raw.execute(sql))
-        finally:
-            raw.close()
+    with snapshot(path) as connection:
+        return rows(connection, sql)
 
 
 def compact(path: Path) -> None:
@@ -374,8 +366,7 @@ def snapshot(path: Path) -> Iterator[Connection]:
         raw = _connect(path, read_only=True)
         try:
             if log.exists() and log.stat().st_size:
-                # Who closes the file last moves the log of a process that died into it. That is not our business.
-                raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                _leave_log(raw)
             connection = Connection(raw, path)
             connection.execute("BEGIN")
             yield connection
@@ -454,9 +445,20 @@ def _connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
         if read_only:
             list(raw.execute("PRAGMA query_only=1"))
     except BaseException:
-        raw.close()
+        _close_untouched(raw)
         raise
     return raw
+
+
+def _leave_log(raw: apsw.Connection) -> None:
+    # Who closes the file last moves the log of a process that died into it, or removes a log that makes no sense beside
+    # it. That is not the business of who only looks, and takes from a damaged file what may be the rest of it.
+    raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def _close_untouched(raw: apsw.Connection) -> None:
+    _leave_log(raw)
+    raw.close()
 
 
 def _create_or_refuse(path: Path, note: Path) -> None:

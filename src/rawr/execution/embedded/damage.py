@@ -13,14 +13,13 @@ import msgspec
 
 from rawr.errors import CorruptFileError, RawrError
 from rawr.execution.embedded.owners import SLOTS
-from rawr.storage.faults import storage_fault
+from rawr.storage.aside import moved_aside
 from rawr.storage.lock import is_held, pids_holding
 from rawr.storage.sqlite import DatabaseCorruptError, check_database
 
 # Of https://sqlite.org/fileformat.html, section 1.3: the magic, the size of a page, and the number of pages.
 _HEADER: Final = struct.Struct(">16sH10xI")
 _MAGIC: Final = b"SQLite format 3\0"
-_FILES: Final = ("", "-wal", "-shm")
 _WAY_OUT: Final = "rawr down, then rawr engine repair"
 
 
@@ -58,23 +57,43 @@ def damage_said() -> Iterator[None]:
 def refuse_unlike_itself(path: Path) -> None:
     """Refuse a folder, and a file that is shorter than it says, which SQLite notices only where something is missing.
 
+    With a log beside it, it may be: its first page has its new length before the others have followed, when a process
+    checkpoints or was killed while it did.
+
     Raises:
         DatabaseCorruptError
     """
     if path.is_dir():
         raise DatabaseCorruptError(f"{path} is a folder", details={"path": str(path)})
+    missing = _lengths(path)
+    if missing is None or _has_log(path):
+        return
+    missing = _lengths(path)  # the log that made up for it may have been used up in between
+    if missing is not None:
+        size_bytes, wanted = missing
+        message = f"{path} cannot be understood: it has {size_bytes} bytes and says that it has {wanted}"
+        raise DatabaseCorruptError(message, details={"path": str(path), "sizeBytes": size_bytes})
+
+
+def _lengths(path: Path) -> tuple[int, int] | None:
+    """The length of the file and the one that it says, when it is shorter."""
     try:
         with path.open("rb") as file:
             header, size_bytes = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
     except OSError:
-        return  # none yet; or opening it will say what is wrong
+        return None  # none yet; or opening it will say what is wrong
     if len(header) < _HEADER.size:
-        return
+        return None
     magic, page_size, pages = _HEADER.unpack(header)
     wanted = pages * (65536 if page_size == 1 else page_size)
-    if magic == _MAGIC and size_bytes < wanted:
-        message = f"{path} cannot be understood: it has {size_bytes} bytes and says that it has {wanted}"
-        raise DatabaseCorruptError(message, details={"path": str(path), "sizeBytes": size_bytes})
+    return (size_bytes, wanted) if magic == _MAGIC and size_bytes < wanted else None
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+    except OSError:
+        return False
 
 
 def refuse_damaged(database: Path) -> None:
@@ -83,7 +102,7 @@ def refuse_damaged(database: Path) -> None:
     Raises:
         EngineFileDamagedError
     """
-    if os.path.lexists(database) and (damage := _damage(database)) is not None:
+    if os.path.lexists(database) and (damage := damage_of(database)) is not None:
         raise EngineFileDamagedError(
             f"the engine's file is damaged: {damage}", details={"path": str(database)}, fix=_WAY_OUT
         )
@@ -104,17 +123,7 @@ def put_aside(database: Path, run_dir: Path, *, at_ms: int, check_only: bool = F
     if damage is None or check_only:
         return Repaired(damage=damage)
     _refuse_in_use(database, run_dir)
-    moved = []
-    for suffix in _FILES:
-        source = database.with_name(database.name + suffix)
-        if os.path.lexists(source):
-            target = database.with_name(f"{database.name}.damaged-{at_ms}{suffix}")
-            try:
-                os.rename(source, target)
-            except OSError as error:
-                raise storage_fault(source, "move away", error) from error
-            moved.append(str(target))
-    return Repaired(damage=damage, put_aside=tuple(moved))
+    return Repaired(damage=damage, put_aside=tuple(moved_aside(database, f"{database.name}.damaged-{at_ms}")))
 
 
 def damage_of(database: Path) -> str | None:
