@@ -185,6 +185,22 @@ def test_a_run_that_is_cancelled_while_no_server_runs_is_told_at_the_next_start(
     until(lambda: status_of(hq, "w")["status"] == "failed")
 
 
+def test_a_server_that_is_killed_right_after_a_cancellation_leaves_a_run_that_ends_once(hq: Hq) -> None:
+    for number in range(3):
+        run_id = f"w{number}"
+        assert hq.json("up").code == 0
+        waiting(hq, run_id)
+        assert len(hq.json("engine", "cancel", run_id, "--reason", "nobody needs it").data["cancelled"]) == 1
+        killed(hq)
+    assert hq.json("up").code == 0
+    for number in range(3):
+        hq.wait_for_status(f"w{number}", "failed")
+        traced = hq.json("workflow", "coord", "trace", f"w{number}").data
+        types = [event["type"] for event in traced["timeline"]]
+        assert (types.count("run.failed"), types[-1], traced["findings"]) == (1, "run.failed", [])
+        assert hq.calls.count(f"second w{number}") == 1, "a cancelled run is not called again"
+
+
 def test_runs_of_a_function_are_cancelled_by_a_condition(hq: Hq) -> None:
     assert hq.json("up").code == 0
     for run_id in ("w1", "w2"):
