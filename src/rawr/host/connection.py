@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from rawr.host.responses import Response, text_response
@@ -173,7 +173,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _WholeAnswers(cycle, app))
 
     def shutdown(self) -> None:
         """End after the answer that is under way, at once when there is none."""
@@ -230,6 +230,63 @@ class Connection(HttpToolsProtocol):
     def _close_with(self, response: Response) -> None:
         self.transport.write(self._door.refusal(response, address=self._address))
         self.transport.close()
+
+
+class _WholeAnswers:
+    """An app whose answers go out in one piece, head and body, when all of the body is there.
+
+    uvicorn writes them one after the other and searches every header for what cannot be in ours; that is a third of
+    what a small answer costs.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._cycle = cycle
+        self._app = app
+        self._head: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, _: Any) -> None:
+        await self._app(scope, receive, self._send)
+
+    async def _send(self, message: Any) -> None:
+        cycle, head = self._cycle, self._head
+        if head is None and not cycle.response_started:
+            self._head = message
+            return
+        if head is not None:
+            self._head = None
+            if _is_whole(cycle, message):
+                _write_whole(cycle, head, message["body"])
+                return
+            await cycle.send(head)
+        await cycle.send(message)
+
+
+def _is_whole(cycle: RequestResponseCycle, message: Any) -> bool:
+    return not (
+        message.get("more_body", False)
+        or cycle.disconnected
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    )
+
+
+def _write_whole(cycle: RequestResponseCycle, head: Any, body: bytes) -> None:
+    """What `cycle.send` does with a head and with the only piece of a body, whose length the head says."""
+    headers = [*cycle.default_headers, *head["headers"]]
+    if (b"connection", b"close") in headers:
+        cycle.keep_alive = False
+    elif not cycle.keep_alive:
+        headers.append((b"connection", b"close"))
+    text = STATUS_LINE[head["status"]] + b"".join([b"%b: %b\r\n" % header for header in headers])
+    if text.count(b"\n") != len(headers) + 1 or text.count(b"\r") != len(headers) + 1:
+        raise RuntimeError("a header of an answer has a line break in it")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%b\r\n%b" % (text, body))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 def protocol(door: Door) -> Callable[..., Connection]:

@@ -1,0 +1,129 @@
+"""Our connections answer as uvicorn's own do, in fewer writes; and a header cannot become two."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from rawr.host.connection import Door, protocol
+from rawr.host.settings import Limits
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers by its path."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message.get("more_body"):
+            break
+    match scope["path"]:
+        case "/pieces":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+        case "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        case "/close":
+            headers = [(b"content-length", b"3"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": b"bye"})
+        case "/broken":
+            headers = [(b"content-length", b"0"), (b"x-a", b"1\r\nx-evil: 2")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        case "/fails":
+            raise ZeroDivisionError
+        case _:
+            text = f"{scope['method']} {scope['path']} {body.decode()}".encode()
+            headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": text})
+
+
+@contextlib.contextmanager
+def serving(http: Any) -> Iterator[int]:
+    config = uvicorn.Config(
+        app, http=http, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(60)
+
+
+def asked(port: int, raw: bytes) -> bytes:
+    """Everything that comes back until the server closes, without the time of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(raw)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+    return re.sub(rb"date: [^\r]*\r\n", b"", b"".join(parts))
+
+
+def request(path: str, *, method: str = "GET", body: bytes = b"", last: bool = True, version: str = "1.1") -> bytes:
+    length = f"content-length: {len(body)}\r\n" if body else ""
+    close = "connection: close\r\n" if last else ""
+    return f"{method} {path} HTTP/{version}\r\nhost: x\r\n{length}{close}\r\n".encode() + body
+
+
+CASES = {
+    "whole": request("/"),
+    "a body": request("/", method="POST", body=b"hello"),
+    "head": request("/", method="HEAD"),
+    "pieces": request("/pieces"),
+    "a stream": request("/stream"),
+    "a stream by head": request("/stream", method="HEAD"),
+    "a close": request("/close", last=False),
+    "http 1.0": request("/", version="1.0", last=False),
+    "several on one connection": request("/a", last=False) + request("/b", method="POST", body=b"x", last=False)
+    + request("/pieces", last=False) + request("/c"),
+    "a fault": request("/fails"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[int, int]]:
+    """Of a server with uvicorn's connections, and of one with ours."""
+    door = Door(Limits(), lambda response, address: response.body)
+    with serving("httptools") as theirs, serving(protocol(door)) as ours:
+        yield theirs, ours
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_an_answer_has_the_same_bytes(ports: tuple[int, int], case: str) -> None:
+    theirs, ours = ports
+    expected = asked(theirs, CASES[case])
+    assert expected.startswith(b"HTTP/1.1 ")
+    assert asked(ours, CASES[case]) == expected
+
+
+def test_a_header_with_a_line_break_is_never_sent(ports: tuple[int, int]) -> None:
+    answer = asked(ports[1], request("/broken"))
+    assert b"x-evil" not in answer
+    assert answer.startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_whole_answer_is_one_write(ports: tuple[int, int]) -> None:
+    with socket.create_connection(("127.0.0.1", ports[1]), timeout=60) as connection:
+        connection.sendall(request("/", last=False))
+        time.sleep(0)
+        first = connection.recv(65536)
+        assert first.endswith(b"GET / ")
