@@ -31,6 +31,7 @@ from rawr.coordination.model import (
 from rawr.coordination.ports import CreatedRun, DeskResult, FinishedEffect
 from rawr.coordination.store_rules import Save, to_json
 from rawr.ids import DeskId, RunId, WorkflowId
+from rawr.storage.answers import Answers
 from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue, snapshot
 from rawr.wire import JsonValue
 
@@ -150,6 +151,7 @@ class SqliteCoordinationStore:
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._database = Database(path, MIGRATIONS)
+        self._answers = Answers(self._database)
 
     async def save_workflow(self, workflow: Workflow) -> None:
         document = to_json(store_rules.stamped(workflow, now_ms=self._clock.now_ms()))
@@ -163,7 +165,9 @@ class SqliteCoordinationStore:
         return [msgspec.json.decode(document, type=Workflow) for (document,) in rows]
 
     async def workflows_json(self) -> bytes:
-        return await self._database.read(lambda connection: _list_of(connection.execute(_NEWEST_WORKFLOWS)))
+        found = await self._answers.of("workflows", lambda connection: _list_of(connection.execute(_NEWEST_WORKFLOWS)))
+        assert found is not None, "no workflows are an empty list"
+        return found
 
     async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
         return await self._database.write(lambda connection: _create_run(connection, run, fact, fork))
@@ -231,7 +235,7 @@ class SqliteCoordinationStore:
             rows = connection.execute(_TIMELINE, (run_id, 1))
             return _list_of(rows) if rows else None  # a run has a first event from its creation on
 
-        return await self._database.read(unit)
+        return await self._answers.of(("timeline", run_id), unit)
 
     async def desk_result(self, run_id: RunId, desk_id: DeskId) -> DeskResult | None:
         row = await self._database.read(
