@@ -58,6 +58,9 @@ def test_a_run_whose_plugin_changed_waits_and_goes_on_when_the_new_code_is_accep
     assert finding["fix"] == f"rawr engine accept-code {run_id}, or rawr engine rerun {run_id}"
     log = (hq.root / ".rawr/logs/server.log").read_text()
     assert log.count(f"run {run_id} waits") == 1
+    told = hq("engine", "run", run_id).out
+    assert "held until its code is there, or other code is accepted" in told
+    assert told.count(f"rawr engine accept-code {run_id}") == 1, told
     hq.open_gate()
     seen = hq.json("engine", "accept-code", RUN, "--dry-run")
     assert (seen.code, seen.data["accepted"], seen.data["replay"]["verdict"]) == (0, False, "same")

@@ -125,7 +125,6 @@ def _run_text(found: RunDetail, *, full: bool) -> str:
         lines.append(f"ended     {when(row.ended_at_ms)}, after {span(row.ended_at_ms - row.queued_at_ms)}")
     if row.held_reason is not None:
         lines.append(f"held      {clean(row.held_reason)}")
-        lines.append(f"          rawr engine accept-code {row.run_id}, or rawr engine rerun {row.run_id}")
     if row.rerun_of is not None:
         lines.append(f"rerun of  {row.rerun_of}")
     lines.append(f"given     {shortened(found.event, full=full)}")
@@ -151,10 +150,13 @@ def _step(step: StepRow, *, full: bool) -> str:
 
 def _job(job: Job) -> str:
     from rawr.cli.engine import when
+    from rawr.execution.embedded.jobs import HELD_ON
 
     name = clean(job.name) or "the function"
     if job.is_under_way:
         return f"… {name}: under way, attempt {job.attempt}"
+    if job.parked_on is not None and job.parked_on.startswith(HELD_ON):
+        return f"· {name}: held until its code is there, or other code is accepted"
     if job.parked_on is not None:
         return f"· {name}: waits for room under {clean(job.parked_on)}"
     if job.kind == "sleep":
