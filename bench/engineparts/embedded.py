@@ -21,6 +21,7 @@ from rawr.host.authority import Authority
 from rawr.host.guard import Guard
 from rawr.host.ingest import IngestFamily
 from rawr.host.settings import HostSettings
+from rawr.security.credentials import GivenKey
 from rawr.security.policy import Caller, Unproven
 
 WARM_UP_RUNS = 5
@@ -82,7 +83,7 @@ def _commit_ms(file: Path) -> float:
 class _NobodyElse:
     """Only signatures count here."""
 
-    async def bearer(self, secret: str) -> Caller | Unproven:  # noqa: ARG002 - whatever it is
+    async def bearer(self, key: GivenKey) -> Caller | Unproven:  # noqa: ARG002 - whatever it is
         return Unproven(reason="")
 
     async def session(self, secrets: Sequence[str]) -> Caller | Unproven:  # noqa: ARG002 - whatever they are

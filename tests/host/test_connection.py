@@ -1,4 +1,4 @@
-"""Our connections answer as uvicorn's own do, in fewer writes; and a header cannot become two."""
+"""Our connections answer as uvicorn's own do, in fewer writes; a header cannot become two, nor one head another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from rawr.host.connection import Door, protocol
+from rawr.host.head import EXCHANGE
 from rawr.host.settings import Limits
 
 
@@ -34,20 +35,27 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.body", "body": b"one", "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         case "/close":
-            headers = [(b"content-length", b"3"), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": b"bye"})
+            await whole(scope, send, b"bye", (b"connection", b"close"), status=503)
         case "/broken":
-            headers = [(b"content-length", b"0"), (b"x-a", b"1\r\nx-evil: 2")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
+            await whole(scope, send, b"", (b"x-a", b"1\r\nx-evil: 2"))
         case "/fails":
             raise ZeroDivisionError
+        case "/known":
+            known = scope["extensions"][EXCHANGE].known
+            known.refusal = (known.refusal or 0) + 1
+            await whole(scope, send, str(known.refusal).encode())
         case _:
             text = f"{scope['method']} {scope['path']} {body.decode()}".encode()
-            headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": text})
+            await whole(scope, send, text, (b"content-type", b"text/plain"))
+
+
+async def whole(scope: Any, send: Any, body: bytes, *headers: tuple[bytes, bytes], status: int = 200) -> None:
+    """An answer in one piece, where the server takes one."""
+    lengthy = [*headers, (b"content-length", str(len(body)).encode())]
+    exchange = scope.get("extensions", {}).get(EXCHANGE)
+    if exchange is None or not exchange.answer(status, lengthy, body):
+        await send({"type": "http.response.start", "status": status, "headers": lengthy})
+        await send({"type": "http.response.body", "body": body})
 
 
 @contextlib.contextmanager
@@ -78,10 +86,12 @@ def asked(port: int, raw: bytes) -> bytes:
     return re.sub(rb"date: [^\r]*\r\n", b"", b"".join(parts))
 
 
-def request(path: str, *, method: str = "GET", body: bytes = b"", last: bool = True, version: str = "1.1") -> bytes:
+def request(
+    path: str, *, method: str = "GET", body: bytes = b"", last: bool = True, version: str = "1.1", more: str = ""
+) -> bytes:
     length = f"content-length: {len(body)}\r\n" if body else ""
     close = "connection: close\r\n" if last else ""
-    return f"{method} {path} HTTP/{version}\r\nhost: x\r\n{length}{close}\r\n".encode() + body
+    return f"{method} {path} HTTP/{version}\r\nhost: x\r\n{more}{length}{close}\r\n".encode() + body
 
 
 CASES = {
@@ -119,6 +129,22 @@ def test_a_header_with_a_line_break_is_never_sent(ports: tuple[int, int]) -> Non
     answer = asked(ports[1], request("/broken"))
     assert b"x-evil" not in answer
     assert answer.startswith(b"HTTP/1.1 500 ")
+
+
+def test_what_is_known_of_a_head_holds_for_the_same_head_on_the_same_connection_only(ports: tuple[int, int]) -> None:
+    same = request("/known", last=False)
+    others = [
+        request("/known", method="POST", last=False),
+        request("/known?a", last=False),
+        request("/known", last=False, more="x-a: 1\r\n"),
+        request("/known", last=False, more="x-a: 2\r\n"),
+        request("/known", last=False, more="x-a: 2\r\nx-b: 2\r\n"),
+        request("/known", last=False, more="x-b: 2\r\nx-a: 2\r\n"),
+    ]
+    told = [*([same] * 3), *others, same, same, request("/known")]
+    seen = [part.rpartition(b"\r\n\r\n")[2] for part in asked(ports[1], b"".join(told)).split(b"HTTP/1.1 ")[1:]]
+    assert seen == [b"1", b"2", b"3", *([b"1"] * len(others)), b"1", b"2", b"1"]
+    assert asked(ports[1], same + request("/known")).count(b"\r\n\r\n1") == 2
 
 
 def test_a_whole_answer_is_one_write(ports: tuple[int, int]) -> None:

@@ -16,15 +16,46 @@ import msgspec
 from rawr.clock import Clock
 from rawr.errors import RawrError
 from rawr.host.auth import bearer_secret, comes_from_our_page, cookie_values, gives_bearer, surface_label
+from rawr.host.head import Head
 from rawr.host.request import Request
 from rawr.host.settings import Rates
 from rawr.procedures.markers import Dedupe
-from rawr.security.policy import Caller, Decision, Evidence, Family, Unproven, Verdict, decide, evidence_for
+from rawr.security.credentials import GivenKey, given_key
+from rawr.security.policy import (
+    Caller,
+    CallerClass,
+    Decision,
+    Evidence,
+    Family,
+    Unproven,
+    Verdict,
+    decide,
+    evidence_for,
+)
 from rawr.security.rates import Buckets, Rate, address_name
 
 _log: Final = logging.getLogger("rawr.host")
 
 AUTHORIZATION: Final = Dedupe[Decision](key="rpc.authorization.decision")
+
+
+class _Presented(msgspec.Struct, frozen=True, kw_only=True):
+    """What a head says of who sends it."""
+
+    is_bearer: bool
+    key: GivenKey | None
+    label: CallerClass | None
+
+
+class _Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided of this caller for this head, but for how often it calls."""
+
+    found: Caller
+    decision: Decision
+
+
+_PRESENTED: Final = Dedupe[_Presented](key="authority.presented")
+_SETTLED: Final = Dedupe[_Settled](key="authority.settled")
 
 DecisionLog = Callable[[Request, Decision], None]
 
@@ -44,7 +75,7 @@ class NotAdmittedError(RawrError):
 class CredentialCheck(Protocol):
     """Telling right secrets from wrong ones, in constant time."""
 
-    async def bearer(self, secret: str) -> Caller | Unproven: ...
+    async def bearer(self, key: GivenKey) -> Caller | Unproven: ...
 
     async def session(self, secrets: Sequence[str]) -> Caller | Unproven: ...
 
@@ -83,7 +114,12 @@ class Authority:
 
     def decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
         """The decision on this request, when `found` is who sends it; the earlier one if there is one already."""
-        return request.marks.once(AUTHORIZATION, lambda: self._decide(request, family, found))
+        known = request.marks.find(AUTHORIZATION)
+        if known is not None:
+            return known
+        decision = self._decide(request, family, found)
+        request.marks.keep(AUTHORIZATION, decision)
+        return decision
 
     def wait_after_failure_s(self, request: Request) -> int:
         """Count an attempt that failed against the address of the request: 0, or how many seconds it must wait."""
@@ -91,7 +127,7 @@ class Authority:
         return math.ceil(wait_ms / 1000)
 
     def _decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
-        decision = decide(family, found, surface_label(request.headers))
+        decision = _settled(request.head, family, found)
         # Whoever holds a right key is not slowed down by others at the same address.
         wait_s = self._wait_s(decision) if decision.is_admitted else self.wait_after_failure_s(request)
         if wait_s:
@@ -113,9 +149,10 @@ class Authority:
 
     async def _found(self, request: Request, family: Family) -> Caller | Unproven:
         try:
-            if gives_bearer(request.headers):
-                secret = bearer_secret(request.headers)
-                return Unproven(reason="no key, or two") if secret is None else await self._credentials.bearer(secret)
+            presented = _presented(request.head)
+            if presented.is_bearer:
+                key = presented.key
+                return Unproven(reason="no key, or two") if key is None else await self._credentials.bearer(key)
             if Evidence.SESSION in evidence_for(family):
                 return await self._session(request, family)
         except RawrError as error:
@@ -134,6 +171,30 @@ class Authority:
 
 
 _NOBODY: Final = Unproven(reason="")
+
+
+def _presented(head: Head) -> _Presented:
+    known = head.marks.find(_PRESENTED)
+    if known is not None:
+        return known
+    secret = bearer_secret(head.headers)
+    presented = _Presented(
+        is_bearer=gives_bearer(head.headers),
+        key=None if secret is None else given_key(secret),
+        label=surface_label(head.headers),
+    )
+    head.marks.keep(_PRESENTED, presented)
+    return presented
+
+
+def _settled(head: Head, family: Family, found: Caller | Unproven) -> Decision:
+    settled = head.marks.find(_SETTLED)
+    if settled is not None and settled.found is found and settled.decision.family is family:
+        return settled.decision
+    decision = decide(family, found, _presented(head).label)
+    if isinstance(found, Caller):
+        head.marks.keep(_SETTLED, _Settled(found=found, decision=decision))
+    return decision
 
 
 def decided(request: Request) -> Decision:

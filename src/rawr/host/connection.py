@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import httptools
@@ -17,6 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from rawr.host.head import EXCHANGE, KnownHead
 from rawr.host.responses import Response, text_response
 from rawr.host.settings import Limits
 
@@ -89,6 +90,8 @@ class Connection(HttpToolsProtocol):
         self._door = door
         self._address = ""
         self._answering: RequestResponseCycle | None = None
+        self._looks: tuple[object, ...] = ()
+        self._known = KnownHead()
         self._in_head = False
         self._framing_bytes = 0
         self._unread_bytes = 0
@@ -156,7 +159,17 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             raise _RefusedError(BAD_VERSION)
         super().on_headers_complete()
+        # The types of ASGI have extensions of dicts only.
+        self.scope["extensions"] = {EXCHANGE: _Exchange(self.cycle, self._known_head())}  # type: ignore[dict-item]
         self.headers = []  # for trailers, which would otherwise join the headers that the request has
+
+    def _known_head(self) -> KnownHead:
+        """What is known of this head, if it is that of the request before."""
+        scope = self.scope
+        looks = (scope["method"], self.url, scope["http_version"], self.headers)
+        if looks != self._looks:
+            self._looks, self._known = looks, KnownHead()
+        return self._known
 
     def on_message_complete(self) -> None:
         if self.headers:
@@ -173,7 +186,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, _WholeAnswers(cycle, app))
+        super()._start_asgi_task(cycle, app)
 
     def shutdown(self) -> None:
         """End after the answer that is under way, at once when there is none."""
@@ -232,61 +245,45 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class _WholeAnswers:
-    """An app whose answers go out in one piece, head and body, when all of the body is there.
+class _Exchange:
+    """One request and its answer, each in one piece.
 
-    uvicorn writes them one after the other and searches every header for what cannot be in ours; that is a third of
-    what a small answer costs.
+    uvicorn writes head and body one after the other and searches every header for what cannot be in ours; that is a
+    third of what a small answer costs.
     """
 
-    def __init__(self, cycle: RequestResponseCycle, app: Any) -> None:
+    __slots__ = ("_cycle", "known")
+
+    def __init__(self, cycle: RequestResponseCycle, known: KnownHead) -> None:
         self._cycle = cycle
-        self._app = app
-        self._head: Any = None
+        self.known = known
 
-    async def __call__(self, scope: Any, receive: Any, _: Any) -> None:
-        await self._app(scope, receive, self._send)
+    def body(self) -> bytes | None:
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.response_complete or cycle.waiting_for_100_continue:
+            return None
+        return bytes(cycle.body)
 
-    async def _send(self, message: Any) -> None:
-        cycle, head = self._cycle, self._head
-        if head is None and not cycle.response_started:
-            self._head = message
-            return
-        if head is not None:
-            self._head = None
-            if _is_whole(cycle, message):
-                _write_whole(cycle, head, message["body"])
-                return
-            await cycle.send(head)
-        await cycle.send(message)
-
-
-def _is_whole(cycle: RequestResponseCycle, message: Any) -> bool:
-    return not (
-        message.get("more_body", False)
-        or cycle.disconnected
-        or cycle.flow.write_paused
-        or cycle.scope["method"] == "HEAD"
-    )
-
-
-def _write_whole(cycle: RequestResponseCycle, head: Any, body: bytes) -> None:
-    """What `cycle.send` does with a head and with the only piece of a body, whose length the head says."""
-    headers = [*cycle.default_headers, *head["headers"]]
-    if (b"connection", b"close") in headers:
-        cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        headers.append((b"connection", b"close"))
-    text = STATUS_LINE[head["status"]] + b"".join([b"%b: %b\r\n" % header for header in headers])
-    if text.count(b"\n") != len(headers) + 1 or text.count(b"\r") != len(headers) + 1:
-        raise RuntimeError("a header of an answer has a line break in it")
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"%b\r\n%b" % (text, body))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+            return False
+        all_headers = [*cycle.default_headers, *headers]
+        if (b"connection", b"close") in all_headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            all_headers.append((b"connection", b"close"))
+        lines = b"".join([b"%b: %b\r\n" % header for header in all_headers])
+        if lines.count(b"\n") != len(all_headers) or lines.count(b"\r") != len(all_headers):
+            raise RuntimeError("a header of an answer has a line break in it")
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 def protocol(door: Door) -> Callable[..., Connection]:

@@ -11,18 +11,18 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from rawr.clock import Clock, UlidSource
 from rawr.host.admission import Admission, Turn
-from rawr.host.auth import Headers
 from rawr.host.errors import ErrorBody
-from rawr.host.patience import GivenUpError, Patience
+from rawr.host.head import EXCHANGE, Exchange, Head, KnownHead, head_of
+from rawr.host.patience import Patience
 from rawr.host.peers import Peer, TrustedProxies
-from rawr.host.refusals import CLOSE, INGRESS_PATH, Fields, Head, Refusals, fields_of, has_body, in_dialect_of
-from rawr.host.request import CURRENT_REQUEST, AccessNotes, Receive, Request, Scope, Send
+from rawr.host.refusals import CLOSE, INGRESS_PATH, Refusals, has_body, in_dialect_of
+from rawr.host.request import CURRENT_REQUEST, Receive, Request, Scope, Send
 from rawr.host.responses import NO_STORE, ByteStream, Response
 from rawr.host.settings import HostSettings
 from rawr.ids import is_request_id
@@ -51,6 +51,7 @@ class Guard:
         self._started = UlidSource(clock).next()
         self._numbers = itertools.count(1)
         self._access_log = access_log
+        self._stamps = _Stamps()
 
     def stop(self) -> None:
         """Let no request in any more, but for the engine's own and for who asks whether we are alive."""
@@ -61,31 +62,34 @@ class Guard:
         await self._admission.idle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
-            case _:
-                raise AssertionError(f"not an HTTP server: {scope['type']}")
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _no_other_protocol(scope, send)
+            return
         started_s = time.perf_counter()
-        head = self._head(scope)
-        request = self._request(head, scope, receive)
+        exchange: Exchange | None = scope.get("extensions", _NO_EXTENSIONS).get(EXCHANGE)
+        known = KnownHead() if exchange is None else exchange.known
+        head = known.head or self._learn(known, scope)
+        request_id = _given_id(head, b"x-request-id") or f"{self._started}-{next(self._numbers)}"
+        request = Request(
+            head=head,
+            request_id=request_id,
+            correlation_id=_given_id(head, b"x-correlation-id") or request_id,
+            receive=receive,
+            exchange=exchange,
+        )
         outer = CURRENT_REQUEST.set(request)
         sending = _Sending(request, send)
         try:
-            await self._respond(head, request, sending)
+            await self._respond(known.refusal, request, sending)
         finally:
             CURRENT_REQUEST.reset(outer)
             self._access_log(self._access_line(request, sending, started_s))
 
-    async def _respond(self, head: Head, request: Request, sending: _Sending) -> None:
-        response = self._refusals.of(head)
+    async def _respond(self, refusal: Response | None, request: Request, sending: _Sending) -> None:
+        response = refusal
         if response is None and not request.address:
             response = await self._answered(request)  # the engine's, which counts its calls itself
-        elif response is None and (response := self._no_turn(head)) is None:
+        elif response is None and (response := self._no_turn(request.head)) is None:
             try:
                 # Only the beginning of a stream counts: streams have a limit of their own.
                 response = await self._answered(request)
@@ -109,17 +113,23 @@ class Guard:
                 return _not_now(head, 429, "TOO_MANY_REQUESTS", "your address has as many requests as it may have")
 
     async def _answered(self, request: Request) -> Response:
+        # Calls of the engine last as long as desks work.
+        task = None if request.path == INGRESS_PATH else self._patience.begin()
         try:
-            if request.path == INGRESS_PATH:  # calls of the engine last as long as desks work
-                return await self._answer(request)
-            return await self._patience.with_(self._answer(request))
-        except GivenUpError:
+            return await self._answer(request)
+        except asyncio.CancelledError:
+            if task is None or not self._patience.has_given_up(task):
+                raise
+            task.uncancel()
             return self._too_slow(request)
         except Exception:  # noqa: BLE001 - logged with its trace
             # Families turn their own faults into answers; what arrives here broke outside of them.
             _log.exception("request %s failed outside of its family", request.request_id)
             broken = ErrorBody(code="INTERNAL_SERVER_ERROR", status=500, message="Internal server error")
             return in_dialect_of(request.path, broken)
+        finally:
+            if task is not None:
+                self._patience.end(task)
 
     def _too_slow(self, request: Request) -> Response:
         _log.error("%s took longer than %g s and was given up", request.notes.route, self._handler_s)
@@ -127,44 +137,27 @@ class Guard:
         given_up = ErrorBody(code="GATEWAY_TIMEOUT", status=504, message=message)
         return msgspec.structs.replace(in_dialect_of(request.path, given_up), headers=CLOSE)
 
-    def _head(self, scope: Scope) -> Head:
-        headers: Headers = scope["headers"]
-        fields, size = fields_of(headers)
+    def _learn(self, known: KnownHead, scope: Scope) -> Head:
         client = scope.get("client")
         peer = Peer(address=client[0] if client else "", scheme=scope["scheme"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        return Head(
+        known.head = head_of(
             method=scope["method"],
             path=raw_path.partition(b"?")[0].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
             http_version=scope.get("http_version", "1.1"),
-            fields=fields,
-            header_count=len(headers),
-            header_bytes=size,
-            peer=self._proxies.caller(peer, fields) if self._proxies and client else peer,
-        )
-
-    def _request(self, head: Head, scope: Scope, receive: Receive) -> Request:
-        request_id = _given_id(head.fields, b"x-request-id") or f"{self._started}-{next(self._numbers)}"
-        return Request(
-            method=head.method,
-            path=head.path,
-            query=head.query,
             headers=tuple(scope["headers"]),
-            request_id=request_id,
-            correlation_id=_given_id(head.fields, b"x-correlation-id") or request_id,
-            address=head.peer.address,
-            scheme=head.peer.scheme,
-            receive=receive,
-            notes=AccessNotes(),
+            peer_of=lambda fields: self._proxies.caller(peer, fields) if self._proxies and client else peer,
         )
+        known.refusal = self._refusals.of(known.head)
+        return known.head
 
     def _access_line(self, request: Request, sending: _Sending, started_s: float) -> dict[str, object]:
         """What the log keeps of a request. Paths, queries, headers and bodies may hold secrets and stay out."""
         elapsed_s = time.perf_counter() - started_s
         notes = request.notes
         return {
-            "ts": iso_from_ms(self._clock.now_ms()),
+            "ts": self._stamps.text(self._clock.now_ms()),
             "requestId": request.request_id,
             "correlationId": request.correlation_id,
             "address": request.address,
@@ -181,11 +174,33 @@ class Guard:
         }
 
 
-def _given_id(fields: Fields, name: bytes) -> str | None:
-    given = fields.get(name)
-    if given is None:
+_NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
+
+
+class _Stamps:
+    """Times of day as text. Most are within the same second as the one before."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._beginning = ""
+
+    def text(self, now_ms: int) -> str:
+        second, ms = divmod(now_ms, 1000)
+        if second != self._second:
+            self._second, self._beginning = second, iso_from_ms(second * 1000)[:-4]
+        return f"{self._beginning}{ms:03d}Z"
+
+
+async def _no_other_protocol(scope: Scope, send: Send) -> None:
+    if scope["type"] != "websocket":
+        raise AssertionError(f"not an HTTP server: {scope['type']}")
+    await send({"type": "websocket.close", "code": 1008, "reason": "no websockets here"})
+
+
+def _given_id(head: Head, name: bytes) -> str | None:
+    if name not in head.fields:
         return None
-    text = given.decode("latin-1").strip()
+    text = head.fields[name].decode("latin-1").strip()
     return text if is_request_id(text) else None
 
 
@@ -209,14 +224,17 @@ class _Sending:
 
     async def whole(self, response: Response) -> None:
         self.status = response.status
-        await self._send(
-            {"type": "http.response.start", "status": response.status, "headers": _headers(response, self._request)}
-        )
+        headers = _headers(response, self._request)
+        body = b"" if self._request.method == "HEAD" else response.body
+        exchange = self._request.exchange
+        if response.stream is None:
+            self.bytes_out = len(body)
+            if exchange is not None and exchange.answer(response.status, headers, body):
+                return
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.stream is not None:
             await self._stream(response.stream)
             return
-        body = b"" if self._request.method == "HEAD" else response.body
-        self.bytes_out = len(body)
         await self._send({"type": "http.response.body", "body": body})
 
     async def _stream(self, stream: ByteStream) -> None:

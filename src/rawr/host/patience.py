@@ -6,14 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
-
-T = TypeVar("T")
-
-
-class GivenUpError(Exception):
-    """It took too long and was cancelled."""
 
 
 class Patience:
@@ -24,24 +16,23 @@ class Patience:
         self._given_up: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def with_(self, work: Awaitable[T]) -> T:
-        """What `work` gives, in the running task. Raises GivenUpError."""
+    def begin(self) -> asyncio.Task[object]:
+        """The running task, which has begun something that it must `end`. When it takes too long it is cancelled."""
         task = asyncio.current_task()
         assert task is not None, "this is called from a task"
         loop = task.get_loop()
         self._since[task] = loop.time()
         if self._timer is None:
             self._timer = loop.call_later(self._most_s, self._look, loop)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task not in self._given_up:
-                raise
-            task.uncancel()
-            raise GivenUpError from None
-        finally:
-            del self._since[task]
-            self._given_up.discard(task)
+        return task
+
+    def has_given_up(self, task: asyncio.Task[object]) -> bool:
+        """Whether it was cancelled by us."""
+        return task in self._given_up
+
+    def end(self, task: asyncio.Task[object]) -> None:
+        del self._since[task]
+        self._given_up.discard(task)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give up the tasks whose time is over, and come back when that of the next one is."""

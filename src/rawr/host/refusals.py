@@ -7,19 +7,15 @@ nothing in such a message can be relied on; the rest in the words of the family 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from rawr.host.auth import Headers
 from rawr.host.errors import ErrorBody
-from rawr.host.peers import Peer, is_loopback
+from rawr.host.head import Head
+from rawr.host.peers import is_loopback
 from rawr.host.responses import Response, advice, enveloped_error, forbidden, plain_error, text_response
 from rawr.host.settings import HostSettings
-
-Fields = Mapping[bytes, bytes]
-"""Headers by name. One that was sent more than once has all its values, joined by a comma, and so is none of ours."""
 
 INGRESS_PATH: Final = "/api/inngest"
 """Whatever is wrong with a request there, it is forbidden."""
@@ -37,29 +33,6 @@ _RARE: Final = frozenset(
 """Most requests of programs have none of these."""
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """A request before its body."""
-
-    method: str
-    path: str
-    query: str
-    http_version: str
-    fields: Fields
-    header_count: int
-    header_bytes: int
-    peer: Peer
-
-
-def fields_of(headers: Headers) -> tuple[Fields, int]:
-    """The headers by name, and how many bytes their names and values have together."""
-    fields: dict[bytes, bytes] = {}
-    size = 0
-    for name, value in headers:
-        size += len(name) + len(value)
-        fields[name] = value if name not in fields else fields[name] + b", " + value
-    return fields, size
-
-
 class Refusals:
     """The checks of one host."""
 
@@ -74,7 +47,7 @@ class Refusals:
 
     def _of_message(self, head: Head) -> Response | None:
         limits, fields = self._limits, head.fields
-        if head.header_count > limits.header_count or head.header_bytes > limits.header_bytes:
+        if len(head.headers) > limits.header_count or head.header_bytes > limits.header_bytes:
             return text_response(431, "request header fields too large", headers=CLOSE)
         if not _names_one_of(self._hosts, fields.get(b"host", b"")):
             return text_response(421, "misdirected request")

@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from rawr.errors import BadInputError, RawrError
-from rawr.host.auth import Headers, header_text
+from rawr.host.auth import Headers
+from rawr.host.head import Exchange, Head
 from rawr.procedures.markers import Marks
 from rawr.security.policy import CallerClass
 
@@ -60,25 +61,45 @@ class AccessNotes(msgspec.Struct, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    method: str
-    path: str
-    """As it came over the wire, without the query."""
-    query: str
-    headers: Headers
+    head: Head
     request_id: str
     correlation_id: str
-    address: str
-    """The caller's, as far as it can be known; empty for a call from within this process."""
-    scheme: str
     receive: Receive
-    notes: AccessNotes
+    exchange: Exchange | None = None
+    notes: AccessNotes = msgspec.field(default_factory=AccessNotes)
     marks: Marks = msgspec.field(default_factory=Marks)
+
+    @property
+    def method(self) -> str:
+        return self.head.method
+
+    @property
+    def path(self) -> str:
+        """As it came over the wire, without the query."""
+        return self.head.path
+
+    @property
+    def query(self) -> str:
+        return self.head.query
+
+    @property
+    def headers(self) -> Headers:
+        return self.head.headers
+
+    @property
+    def address(self) -> str:
+        """The caller's, as far as it can be known; empty for a call from within this process."""
+        return self.head.peer.address
+
+    @property
+    def scheme(self) -> str:
+        return self.head.peer.scheme
 
     def __repr__(self) -> str:
         return f"Request({self.request_id})"  # paths, queries and headers hold secrets
 
     def header(self, name: bytes) -> str | None:
-        return header_text(self.headers, name)
+        return self.head.text(name)
 
     async def body(self, *, limit_bytes: int, timeout_s: float, pace: BodyPace | None = None) -> bytes:
         """The whole body. Call it once, and only after the caller has been let in.
@@ -93,6 +114,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         announced = self.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
             raise _too_large(limit_bytes)
+        whole = None if self.exchange is None else self.exchange.body()
+        if whole is not None and len(whole) <= limit_bytes:
+            self.notes.bytes_in = len(whole)
+            return whole
         try:
             async with asyncio.timeout(timeout_s if pace is None else min(timeout_s, pace.grace_s)) as patience:
                 return await self._received(limit_bytes, _Deadline(patience, timeout_s, pace))

@@ -1,7 +1,8 @@
 """Markers: what is worked out once for a request, however many of its parts need it. Pure.
 
 A heavy step of a request declares a marker. The first who needs its result makes it and leaves it in the marks of the
-request, where the others find it. Marks live as long as their request, so nothing is ever shared between two.
+request, where the others find it. Marks live as long as what they are about: a request, or a head that several
+requests of one connection have.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Dedupe(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Marks:
-    """The results of one request, by their markers."""
+    """The results of one request or one head, by their markers."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -42,6 +43,10 @@ class Marks:
 
     def find(self, marker: Dedupe[T]) -> T | None:
         return cast("T | None", self._made.get(marker.key))
+
+    def keep(self, marker: Dedupe[T], result: T) -> None:
+        """Leave `result` under `marker`, in place of what was there."""
+        self._made[marker.key] = result
 
     def require(self, marker: Dedupe[T]) -> T:
         """The result under `marker`.

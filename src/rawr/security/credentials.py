@@ -263,6 +263,21 @@ class TokenStore:
             write_json(self._path, _TokenFile(version=1, tokens=change(self.records())), mode=0o600)
 
 
+class GivenKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as somebody gave it. It can be compared with ours, and the secret is not in it any more."""
+
+    token_id: str | None
+    """None when it has not the form of a key that was made."""
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"GivenKey({self.token_id})"
+
+
+def given_key(secret: str) -> GivenKey:
+    return GivenKey(token_id=token_id_of(secret), digest=hash_of(secret))
+
+
 def token_id_of(token: str) -> str | None:
     """The id in a text that has the form of a key of ours. It is no secret, and says nothing of the rest."""
     match = _TOKEN.match(token)

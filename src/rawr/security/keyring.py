@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from rawr.clock import Clock
-from rawr.security.credentials import SecretsFolder, TokenRecord, TokenStore, hash_of, same_secret, token_id_of
+from rawr.security.credentials import GivenKey, SecretsFolder, TokenRecord, TokenStore, hash_of
 from rawr.security.last_used import LastUsed
 from rawr.security.policy import Caller, CallerClass, Family, PrincipalKind, Unproven, scope_name
 from rawr.security.rates import Rate
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _ALL_OF_RPC: Final = (scope_name(Family.RPC, "*"),)
 _CLI: Final = Caller(caller_class=CallerClass.CLI, principal=PrincipalKind.PERSON, scopes=_ALL_OF_RPC)
+_NOBODY: Final = (None, None)
 _NO_HASH: Final = "0" * 64
 
 
@@ -41,26 +42,29 @@ class Keyring:
         store = TokenStore(folder.tokens_path(), clock)
         self.sessions = Sessions(folder.sessions_path(), clock)
         self.last_used = LastUsed(folder.last_used_path(), clock)
-        self._cli_key = _Watched(folder.cli_key_path(), folder.cli_key)
-        self._tokens = _Watched(folder.tokens_path(), lambda: {each.token_id: each for each in store.records()})
+        self._cli_key = _Watched(folder.cli_key_path(), lambda: hash_of(folder.cli_key()))
+        self._tokens = _Watched(
+            folder.tokens_path(), lambda: {each.token_id: (each, self._holder(each)) for each in store.records()}
+        )
         self._sessions = _Watched(folder.sessions_path(), lambda: _by_hash(self.sessions.stored()))
 
-    async def bearer(self, secret: str) -> Caller | Unproven:
-        """Who holds this key, if it is one."""
-        token_id = token_id_of(secret)
-        if token_id is None:
-            is_cli = same_secret(secret, await self._cli_key.value())
-            return _CLI if is_cli else Unproven(reason="not a key of this HQ")
-        record = (await self._tokens.value()).get(token_id)
-        reason = why_not(record, secret, now_ms=self._clock.now_ms())
-        if reason is not None or record is None:
-            return Unproven(reason=reason or "no such key", token_id=token_id)
-        self.last_used.note(token_id)
-        return self._holder(record)
+    async def bearer(self, key: GivenKey) -> Caller | Unproven:
+        """Who holds this key, if it is one. The same caller for as long as nothing about the key is changed."""
+        if key.token_id is None:
+            held = self._cli_key.kept() or await self._cli_key.read()
+            return _CLI if hmac.compare_digest(held, key.digest) else Unproven(reason="not a key of this HQ")
+        tokens = self._tokens.kept()
+        record, holder = (await self._tokens.read() if tokens is None else tokens).get(key.token_id, _NOBODY)
+        reason = why_not(record, key.digest, now_ms=self._clock.now_ms())
+        if reason is not None or holder is None:
+            return Unproven(reason=reason or "no such key", token_id=key.token_id)
+        self.last_used.note(key.token_id)
+        return holder
 
     async def session(self, secrets: Sequence[str]) -> Caller | Unproven:
         """Whose session one of these is. There may be several: other servers of this host can add cookies."""
-        known, now_ms = await self._sessions.value(), self._clock.now_ms()
+        sessions, now_ms = self._sessions.kept(), self._clock.now_ms()
+        known = await self._sessions.read() if sessions is None else sessions
         for secret in secrets:
             # Looking up a hash tells by its timing nothing that leads to a secret.
             found = known.get(hash_of(secret))
@@ -86,9 +90,8 @@ class Keyring:
         )
 
 
-def why_not(record: TokenRecord | None, token: str, *, now_ms: int) -> str | None:
-    """Why `token` is not a valid key of `record`, or None when it is one. Takes the same time in every case."""
-    given = hash_of(token)
+def why_not(record: TokenRecord | None, given: str, *, now_ms: int) -> str | None:
+    """Why the key with the hash `given` is not one of `record`; None when it is. Takes the same time in every case."""
     before = None if record is None else record.before
     is_current = hmac.compare_digest(_NO_HASH if record is None else record.token_hash, given)
     is_former = hmac.compare_digest(_NO_HASH if before is None else before.token_hash, given)
@@ -117,15 +120,17 @@ class _Watched(Generic[T]):
         self._seen: tuple[int, ...] | None = None
         self._value: T | None = None
 
-    async def value(self) -> T:
+    def kept(self) -> T | None:
+        """What was made of it, unless it was replaced since: then it is to be `read`."""
         # Not in a thread: a stat of a file that was looked at a moment ago is quicker than the way there and back.
+        return self._value if self._value is not None and self._identity() == self._seen else None
+
+    async def read(self) -> T:
+        # Looked at before it is read: what is replaced in between is read again at the next question.
         now = self._identity()
-        if self._value is None or now != self._seen:
-            # Looked at before it is read: what is replaced in between is read again at the next question.
-            value = await asyncio.to_thread(self._read)
-            self._value, self._seen = value, now
-            return value
-        return self._value
+        value = await asyncio.to_thread(self._read)
+        self._value, self._seen = value, now
+        return value
 
     def _identity(self) -> tuple[int, ...]:
         # The file is only ever replaced, so a new one has another inode; a change of mode or owner shows in the ctime.

@@ -8,7 +8,7 @@ scope for `/api/inngest`: no key ever reaches that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -200,6 +200,6 @@ def scope_name(family: Family, part: str) -> Scope:
     return Scope(f"{family.value}:{part}")
 
 
-def allows(scopes: Iterable[Scope], family: Family, part: str) -> bool:
+def allows(scopes: Collection[Scope], family: Family, part: str) -> bool:
     """Whether `scopes` open `part` of `family`, as in `allows(scopes, Family.ORPC, "coordination")`."""
-    return any(scope in (scope_name(family, "*"), scope_name(family, part)) for scope in scopes)
+    return scope_name(family, "*") in scopes or scope_name(family, part) in scopes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
         return max(1.0, self.per_minute * BURST_S / 60)
 
 
-class Bucket(NamedTuple):
+class Bucket(msgspec.Struct, frozen=True):
     calls: float
     """How many calls it holds."""
     at_ms: int
