@@ -50,9 +50,14 @@ def decode(raw: bytes | str) -> JsonValue:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedJsonError(f"not valid JSON: {error}") from error
-    if not depth_within(value, DEPTH_MAX):
+    if _brackets(raw) > DEPTH_MAX and not depth_within(value, DEPTH_MAX):
         raise MalformedJsonError(f"JSON is nested deeper than {DEPTH_MAX} levels")
     return value
+
+
+def _brackets(raw: bytes | str) -> int:
+    """How many levels there can be at most."""
+    return raw.count(b"[") + raw.count(b"{") if isinstance(raw, bytes) else raw.count("[") + raw.count("{")
 
 
 def depth_within(value: JsonValue, limit: int) -> bool:

@@ -19,6 +19,7 @@ from rawr.host.responses import Response, json_response, text_response
 from rawr.host.settings import HostSettings
 from rawr.hq import Manifest
 from rawr.ids import InstanceId
+from rawr.procedures.markers import Dedupe
 
 Readiness = Callable[[], Awaitable[str | None]]
 """What is still missing before calls can be served, or None when nothing is."""
@@ -103,6 +104,9 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
     )
 
 
+_MOUNT: Final = Dedupe[Mount | None](key="app.mount")
+
+
 class Router:
     """The first mount that covers the raw path answers; no mount gives the host's own 404."""
 
@@ -110,12 +114,16 @@ class Router:
         self._mounts = known
 
     async def __call__(self, request: Request) -> Response:
-        for mount in self._mounts:
-            if mount.covers(request.path):
-                request.notes.family = mount.name
-                request.notes.route = mount.route
-                return await mount.answer(request)
-        return _no_such_path()
+        head = request.head
+        mount = head.marks.once(_MOUNT, lambda: self._mount_of(head.path))
+        if mount is None:
+            return _no_such_path()
+        request.notes.family = mount.name
+        request.notes.route = mount.route
+        return await mount.answer(request)
+
+    def _mount_of(self, path: str) -> Mount | None:
+        return next((mount for mount in self._mounts if mount.covers(path)), None)
 
 
 class _Health:

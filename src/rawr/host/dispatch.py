@@ -27,6 +27,7 @@ from rawr.host.streams import OpenStreams
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
 from rawr.procedures.invoke import check_input, input_refused, invoke
+from rawr.procedures.markers import Dedupe
 from rawr.procedures.schema_issues import SchemaIssue
 from rawr.security.policy import Caller, Decision, Family, Verdict, scope_name
 from rawr.wire import JsonValue, decode, encode
@@ -62,12 +63,20 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     params: Mapping[str, str]
     part: str
     """The part of the family that a scope must open."""
+    operation: str
+    """What the log calls the procedure."""
+    route: str
+    """And what it says of the path: the names of parameters, not what they are."""
+
+
+_MATCH: Final = Dedupe[Match | None](key="dispatch.match")
 
 
 class OpenApiTable:
     """Procedures by method and OpenAPI path. A path parameter is one non-empty segment, decoded once."""
 
-    def __init__(self, procedures: Iterable[Procedure], *, part_of: Callable[[Procedure], str]) -> None:
+    def __init__(self, procedures: Iterable[Procedure], *, family: Family, part_of: Callable[[Procedure], str]) -> None:
+        self._family = family
         self._part_of = part_of
         self._routes: dict[tuple[str, int], list[tuple[tuple[str, ...], Procedure]]] = {}
         for procedure in procedures:
@@ -80,7 +89,13 @@ class OpenApiTable:
         for segments, procedure in self._routes.get((method, len(given)), ()):
             params = _params(segments, given)
             if params is not None:
-                return Match(procedure=procedure, params=params, part=self._part_of(procedure))
+                return Match(
+                    procedure=procedure,
+                    params=params,
+                    part=self._part_of(procedure),
+                    operation=procedure.rpc_path,
+                    route=f"/api/{self._family.value}{procedure.path}",
+                )
         return None
 
 
@@ -92,24 +107,23 @@ async def published_answer(
     find: Callable[[], Match | None],
 ) -> Response:
     """Answer a call of a published family: decide, then route, then check the scope, then run."""
-    return await answered(_published(request, deps, family, find), plain_error)
-
-
-async def _published(request: Request, deps: FamilyDeps, family: Family, find: Callable[[], Match | None]) -> Response:
-    decision = await deps.authority.decision(request, family)
-    if not decision.is_admitted:
-        return _refused(decision)
-    match = find()
-    if match is None:
-        return not_found()
-    if not decision.opens(match.part):
-        return plain_error(scope_missing(scope_name(family, match.part)))
-    request.notes.operation = match.procedure.rpc_path
-    request.notes.route = f"/api/{family.value}{match.procedure.path}"
-    data = await _published_data(request, deps)
-    given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
-    value = plain_input(match.procedure.input_type, given)
-    return json_response(await invoke(match.procedure, deps.context(request, admitted(request)), value))
+    try:
+        decision = await deps.authority.decision(request, family)
+        if not decision.is_admitted:
+            return _refused(decision)
+        match = request.head.marks.once(_MATCH, find)
+        if match is None:
+            return not_found()
+        if not decision.opens(match.part):
+            return plain_error(scope_missing(scope_name(family, match.part)))
+        request.notes.operation = match.operation
+        request.notes.route = match.route
+        data = await _published_data(request, deps)
+        given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
+        value = plain_input(match.procedure.input_type, given)
+        return json_response(await invoke(match.procedure, deps.context(request, admitted(request)), value))
+    except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
+        return plain_error(error_body(error))
 
 
 def _refused(decision: Decision) -> Response:
@@ -169,7 +183,7 @@ def plain_input(input_type: type[Any], given: Envelope) -> JsonValue | msgspec.U
 async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     """What the query of a GET or the body of anything else holds; no value for an empty body."""
     if request.method == "GET":
-        return Envelope(value=parse_bracketed(query_pairs(request.query)))
+        return Envelope(value=parse_bracketed(query_pairs(request.query)) if request.query else {})
     content_type = (request.header(b"content-type") or "").lower()
     body = await deps.read(request)
     if request.header(b"content-disposition") is not None:

@@ -20,7 +20,7 @@ DOCUMENT_PATH: Final = f"{PREFIX}/openapi.json"
 class OpenApiFamily:
     def __init__(self, procedures: Iterable[Procedure], deps: FamilyDeps, *, base_url: str) -> None:
         known = tuple(procedures)
-        self._table = OpenApiTable(known, part_of=_part)
+        self._table = OpenApiTable(known, family=Family.ORPC, part_of=_part)
         self._deps = deps
         self._documents = PublishedDocuments(
             {DOCUMENT_PATH: document(known, base_url=base_url)}, deps, family=Family.ORPC

@@ -222,9 +222,14 @@ class _AuthoritativeState:
     def __init__(self, store: AsyncRepoState, root: Path) -> None:
         self._store = store
         self._root = str(root)
+        self._stored: RepoState | None = None
+        self._shown: RepoState | None = None
 
     async def get(self) -> RepoState:
-        return msgspec.structs.replace(await self._store.get(), authority_repo_root=self._root)
+        stored = await self._store.get()
+        if self._shown is None or stored is not self._stored:
+            self._stored, self._shown = stored, msgspec.structs.replace(stored, authority_repo_root=self._root)
+        return self._shown
 
 
 def code_of(manifest: Manifest, store: CoordinationStore) -> RunCode:

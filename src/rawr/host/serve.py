@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -191,6 +192,8 @@ async def _serve_http(
 ) -> None:
     def started() -> None:
         served.log.flush()  # who waits for the record reads the warnings then
+        gc.collect()
+        gc.freeze()  # what is here now stays: it is not looked through again and again
         announce()
 
     server = _Server(_config(served, host), host, on_started=started)

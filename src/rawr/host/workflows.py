@@ -72,4 +72,4 @@ def _procedures(capabilities: Iterable[Capability]) -> Iterable[Procedure]:
 
 
 def _table(capability: Capability) -> OpenApiTable:
-    return OpenApiTable(capability.procedures, part_of=lambda _: capability.name)
+    return OpenApiTable(capability.procedures, family=Family.WORKFLOWS, part_of=lambda _: capability.name)
