@@ -83,10 +83,10 @@ def _commit_ms(file: Path) -> float:
 class _NobodyElse:
     """Only signatures count here."""
 
-    async def bearer(self, key: GivenKey) -> Caller | Unproven:  # noqa: ARG002 - whatever it is
+    def bearer(self, key: GivenKey) -> Caller | Unproven:  # noqa: ARG002 - whatever it is
         return Unproven(reason="")
 
-    async def session(self, secrets: Sequence[str]) -> Caller | Unproven:  # noqa: ARG002 - whatever they are
+    def session(self, secrets: Sequence[str]) -> Caller | Unproven:  # noqa: ARG002 - whatever they are
         return Unproven(reason="")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
+from tests.host.access_lines import into
 from tests.host.server_process import Server
 
 from rawr.clock import RunIdSource
@@ -327,7 +328,7 @@ class Hosted:
 
     def rebuild(self) -> None:
         """Make the app of the parts as they are now."""
-        self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=self.lines.append)
+        self.app = build_app(self.manifest(), self.settings, self.parts(), access_log=into(self.lines))
 
     def manifest(self) -> Manifest:
         capability = Capability(name="coordination", path_prefix="/coordination", procedures=COORDINATION_PROCEDURES)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.host.access_lines import into
 
 from rawr.host.app import Router, mounts
 from rawr.host.authority import AUTHORIZATION, NotAdmittedError, admitted
@@ -189,7 +190,7 @@ def test_a_mark_is_made_once_and_its_lack_is_a_fault() -> None:
 
 
 def _app(hosted: Hosted, answer: Callable[[Request], Any]) -> Guard:
-    return Guard(answer, hosted.settings, clock=hosted.clock, access_log=hosted.lines.append)
+    return Guard(answer, hosted.settings, clock=hosted.clock, access_log=into(hosted.lines))
 
 
 def _caller(caller_class: CallerClass, principal: PrincipalKind, *scopes: Any) -> Caller:

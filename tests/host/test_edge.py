@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.host.access_lines import into
 
 from rawr.host.guard import Guard
 from rawr.host.peers import Peer, TrustedProxies
@@ -36,7 +37,7 @@ class Edge:
         self.lines: list[Mapping[str, object]] = []
         self.arrived = asyncio.Event()
         self.held: asyncio.Event | None = None
-        self.app = Guard(self._answer, HostSettings(**settings), clock=clock, access_log=self.lines.append)
+        self.app = Guard(self._answer, HostSettings(**settings), clock=clock, access_log=into(self.lines))
 
     async def _answer(self, request: Request) -> Response:
         self.arrived.set()

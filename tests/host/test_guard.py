@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.host.access_lines import into
 
 from rawr.host.guard import Guard
 from rawr.host.request import Message, Request
@@ -28,7 +29,7 @@ class Guarded:
         self.requests: list[Request] = []
         self.lines: list[Mapping[str, object]] = []
         self._response = answer or text_response(200, "yes")
-        self.app = Guard(self._answer, SETTINGS, clock=clock, access_log=self.lines.append)
+        self.app = Guard(self._answer, SETTINGS, clock=clock, access_log=into(self.lines))
 
     async def _answer(self, request: Request) -> Response:
         self.requests.append(request)
@@ -150,7 +151,7 @@ def test_an_app_that_breaks_answers_500_without_a_detail(clock: FakeClock, ask: 
         raise RuntimeError("the secret is hunter2")
 
     lines: list[Mapping[str, object]] = []
-    answer = ask(Guard(broken, SETTINGS, clock=clock, access_log=lines.append), "GET", "/")
+    answer = ask(Guard(broken, SETTINGS, clock=clock, access_log=into(lines)), "GET", "/")
     assert answer.status == 500
     assert answer.json == {
         "defined": False,

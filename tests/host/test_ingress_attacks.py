@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.host.access_lines import into
 
 from rawr.clock import SystemClock
 from rawr.execution.signing import mac, sign
@@ -175,7 +176,7 @@ def test_a_recorded_call_is_refused_at_any_later_time(hosted: Hosted, ask: Ask, 
 def test_during_a_rotation_the_old_key_is_accepted_too_and_no_third_one(hosted: Hosted, ask: Ask) -> None:
     new_key, old_key = "1" * 64, "2" * 64
     parts = msgspec.structs.replace(hosted.parts(), signing_keys=(new_key, old_key))
-    app = build_app(hosted.manifest(), hosted.settings, parts, access_log=hosted.lines.append)
+    app = build_app(hosted.manifest(), hosted.settings, parts, access_log=into(hosted.lines))
     statuses = [
         ask(app, "POST", f"/api/inngest?{QUERY}", headers={HEADER: signature(key=key)}, body=BODY).status
         for key in (new_key, old_key, ENGINE_KEY, OTHER_KEY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from enum import Enum
 
 from rawr.host.settings import Limits
@@ -21,7 +20,7 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self._most = limits.requests
         self._most_of_one = limits.requests_per_address
-        self._by_address: Counter[str] = Counter()
+        self._by_address: dict[str, int] = {}
         self._count = 0
         self._idle: asyncio.Event | None = None
         self.is_closed = False
@@ -31,9 +30,10 @@ class Admission:
         """Take a place for a request from `address`, if there is one. Who was granted it gives it back by `leave`."""
         if self._count >= self._most:
             return Turn.HOST_IS_BUSY
-        if self._by_address[address] >= self._most_of_one:
+        of_this_one = self._by_address.get(address, 0)
+        if of_this_one >= self._most_of_one:
             return Turn.ADDRESS_IS_BUSY
-        self._by_address[address] += 1
+        self._by_address[address] = of_this_one + 1
         self._count += 1
         return Turn.GRANTED
 

@@ -10,8 +10,9 @@ import msgspec
 from rawr.clock import Clock
 from rawr.execution.ports import Ingress
 from rawr.host import console, ingest, openapi, plugins_web, rpc, workflows
+from rawr.host.access import AccessLog
 from rawr.host.dispatch import FamilyDeps
-from rawr.host.guard import AccessLog, Answer, Guard
+from rawr.host.guard import Answer, Guard
 from rawr.host.ingress import Mac
 from rawr.host.plugins_web import EnabledPlugins
 from rawr.host.request import Request

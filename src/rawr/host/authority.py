@@ -21,6 +21,7 @@ from rawr.host.request import Request
 from rawr.host.settings import Rates
 from rawr.procedures.markers import Dedupe
 from rawr.security.credentials import GivenKey, given_key
+from rawr.security.keyring import Unread
 from rawr.security.policy import (
     Caller,
     CallerClass,
@@ -75,9 +76,9 @@ class NotAdmittedError(RawrError):
 class CredentialCheck(Protocol):
     """Telling right secrets from wrong ones, in constant time."""
 
-    async def bearer(self, key: GivenKey) -> Caller | Unproven: ...
+    def bearer(self, key: GivenKey) -> Caller | Unproven | Unread: ...
 
-    async def session(self, secrets: Sequence[str]) -> Caller | Unproven: ...
+    def session(self, secrets: Sequence[str]) -> Caller | Unproven | Unread: ...
 
 
 def _not_kept(request: Request, decision: Decision) -> None:
@@ -110,7 +111,16 @@ class Authority:
             CredentialsUnavailableError: the log says why.
         """
         known = request.marks.find(AUTHORIZATION)
-        return known if known is not None else self.decide(request, family, await self._found(request, family))
+        if known is not None:
+            return known
+        while not isinstance(found := self._found(request, family), Caller | Unproven):
+            try:
+                await found.read()
+            except RawrError as error:
+                _log.error("credentials cannot be read: %s: %s", error.code, error.message)
+                message = "the credentials of this HQ cannot be read; its log says why"
+                raise CredentialsUnavailableError(message) from error
+        return self.decide(request, family, found)
 
     def decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
         """The decision on this request, when `found` is who sends it; the earlier one if there is one already."""
@@ -145,29 +155,26 @@ class Authority:
         caller = decision.caller
         if caller is None or caller.rate is None or caller.token_id is None:
             return 0
-        return math.ceil(self._keys.take(caller.token_id, caller.rate, now_ms=self._clock.now_ms()) / 1000)
+        wait_ms = self._keys.take(caller.token_id, caller.rate, now_ms=self._clock.now_ms())
+        return math.ceil(wait_ms / 1000) if wait_ms else 0
 
-    async def _found(self, request: Request, family: Family) -> Caller | Unproven:
-        try:
-            presented = _presented(request.head)
-            if presented.is_bearer:
-                key = presented.key
-                return Unproven(reason="no key, or two") if key is None else await self._credentials.bearer(key)
-            if Evidence.SESSION in evidence_for(family):
-                return await self._session(request, family)
-        except RawrError as error:
-            _log.error("credentials cannot be read: %s: %s", error.code, error.message)
-            raise CredentialsUnavailableError("the credentials of this HQ cannot be read; its log says why") from error
+    def _found(self, request: Request, family: Family) -> Caller | Unproven | Unread:
+        presented = _presented(request.head)
+        if presented.is_bearer:
+            key = presented.key
+            return Unproven(reason="no key, or two") if key is None else self._credentials.bearer(key)
+        if Evidence.SESSION in evidence_for(family):
+            return self._session(request, family)
         return _NOBODY
 
-    async def _session(self, request: Request, family: Family) -> Caller | Unproven:
+    def _session(self, request: Request, family: Family) -> Caller | Unproven | Unread:
         secrets = cookie_values(request.headers, self._cookie)
         if not secrets:
             return _NOBODY
         # A browser sends the cookie whoever made it send the request; pages are read only, procedures are not.
         if family is not Family.CONSOLE and not comes_from_our_page(request.headers, scheme=request.scheme):
             return Unproven(reason="a session that is used from another page than ours")
-        return await self._credentials.session(secrets)
+        return self._credentials.session(secrets)
 
 
 _NOBODY: Final = Unproven(reason="")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import httptools
@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from rawr.host.head import EXCHANGE, KnownHead
-from rawr.host.responses import Response, text_response
+from rawr.host.responses import Response, header_lines, text_response
 from rawr.host.settings import Limits
 
 URL_BYTES_MAX: Final = 60_000
@@ -96,6 +96,8 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0
         self._unread_bytes = 0
         self._is_over = False
+        self._idle_since_s: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -112,7 +114,7 @@ class Connection(HttpToolsProtocol):
         self._door.leave(self._address)
         self._is_over = True
         self._unset_keepalive_if_required()
-        for timer in (self._head_timer, self._write_timer):
+        for timer in (self._idle_timer, self._head_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
         if self._answering is not None:  # our base class tells only the last of several requests
@@ -124,6 +126,7 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         self._framing_bytes += len(data)
+        self._idle_since_s = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -204,6 +207,27 @@ class Connection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
 
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        # Our base class sets a timer after each answer and takes it back with the next request.
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since_s = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since_s is None:
+            return  # a request is under way, and its answer begins anew
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._idle_timer = self.loop.call_later(left_s, self._end_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._watch_writing(self.transport.get_write_buffer_size())
@@ -264,21 +288,18 @@ class _Exchange:
             return None
         return bytes(cycle.body)
 
-    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    def answer(self, status: int, headers: bytes, body: bytes, *, is_last: bool) -> bool:
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
-        all_headers = [*cycle.default_headers, *headers]
-        if (b"connection", b"close") in all_headers:
+        ours, last = header_lines(cycle.default_headers), b""
+        if is_last:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
-            all_headers.append((b"connection", b"close"))
-        lines = b"".join([b"%b: %b\r\n" % header for header in all_headers])
-        if lines.count(b"\n") != len(all_headers) or lines.count(b"\r") != len(all_headers):
-            raise RuntimeError("a header of an answer has a line break in it")
+            last = b"connection: close\r\n"
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body))
+        cycle.transport.write(b"%b%b%b%b\r\n%b" % (STATUS_LINE[status], ours, headers, last, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()

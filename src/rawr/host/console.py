@@ -27,7 +27,7 @@ from rawr.host.dispatch import answered
 from rawr.host.errors import ErrorBody, error_body, json_required, too_many_requests
 from rawr.host.plugins_web import EnabledPlugins
 from rawr.host.request import Request
-from rawr.host.responses import HeaderPairs, Response, after, json_response
+from rawr.host.responses import Response, after, json_response, shared
 from rawr.hq import Manifest, WebMount
 from rawr.ids import InstanceId
 from rawr.security.policy import Decision, Family, Verdict
@@ -45,7 +45,7 @@ RUNS_SHOWN: Final = 20
 LOGIN_BODY_BYTES: Final = 4096
 LOGIN_BODY_S: Final = 10.0
 
-PROTECTION: Final[HeaderPairs] = (
+PROTECTION: Final = shared(
     (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",

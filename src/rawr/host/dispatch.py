@@ -26,7 +26,7 @@ from rawr.host.settings import Limits
 from rawr.host.streams import OpenStreams
 from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure
-from rawr.procedures.invoke import check_input, input_refused, invoke
+from rawr.procedures.invoke import check_input, input_refused, parsed_input
 from rawr.procedures.markers import Dedupe
 from rawr.procedures.schema_issues import SchemaIssue
 from rawr.security.policy import Caller, Decision, Family, Verdict, scope_name
@@ -70,6 +70,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MATCH: Final = Dedupe[Match | None](key="dispatch.match")
+_INPUT: Final = Dedupe[Any](key="dispatch.input")
 
 
 class OpenApiTable:
@@ -118,10 +119,15 @@ async def published_answer(
             return plain_error(scope_missing(scope_name(family, match.part)))
         request.notes.operation = match.operation
         request.notes.route = match.route
-        data = await _published_data(request, deps)
-        given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
-        value = plain_input(match.procedure.input_type, given)
-        return json_response(await invoke(match.procedure, deps.context(request, admitted(request)), value))
+        procedure = match.procedure
+        if request.query or request.method != "GET":
+            data = await _published_data(request, deps)
+            given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
+            value = parsed_input(procedure.input_type, plain_input(procedure.input_type, given))
+        else:
+            # Made of the texts in the path and of nothing else, so it is as constant as the head is.
+            value = request.head.marks.once(_INPUT, lambda: parsed_input(procedure.input_type, dict(match.params)))
+        return json_response(await procedure.handle(deps.context(request, admitted(request)), value))
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
         return plain_error(error_body(error))
 
@@ -183,7 +189,7 @@ def plain_input(input_type: type[Any], given: Envelope) -> JsonValue | msgspec.U
 async def _published_data(request: Request, deps: FamilyDeps) -> Envelope:
     """What the query of a GET or the body of anything else holds; no value for an empty body."""
     if request.method == "GET":
-        return Envelope(value=parse_bracketed(query_pairs(request.query)) if request.query else {})
+        return Envelope(value=parse_bracketed(query_pairs(request.query)))
     content_type = (request.header(b"content-type") or "").lower()
     body = await deps.read(request)
     if request.header(b"content-disposition") is not None:

@@ -16,17 +16,18 @@ from typing import Any, Final
 import msgspec
 
 from rawr.clock import Clock, UlidSource
+from rawr.host.access import AccessLine, AccessLog, Stamps
 from rawr.host.admission import Admission, Turn
 from rawr.host.errors import ErrorBody
 from rawr.host.head import EXCHANGE, Exchange, Head, KnownHead, head_of
 from rawr.host.patience import Patience
 from rawr.host.peers import Peer, TrustedProxies
-from rawr.host.refusals import CLOSE, INGRESS_PATH, Refusals, has_body, in_dialect_of
+from rawr.host.refusals import INGRESS_PATH, Refusals, has_body, in_dialect_of
 from rawr.host.request import CURRENT_REQUEST, Receive, Request, Scope, Send
-from rawr.host.responses import NO_STORE, ByteStream, Response
+from rawr.host.responses import CLOSE, Response
+from rawr.host.sending import send_all, sent_at_once
 from rawr.host.settings import HostSettings
 from rawr.ids import is_request_id
-from rawr.wire import iso_from_ms
 
 _log: Final = logging.getLogger("rawr.host")
 
@@ -34,7 +35,6 @@ ALIVE_PATH: Final = "/health"
 """Answered as long as the process can answer at all."""
 
 Answer = Callable[[Request], Awaitable[Response]]
-AccessLog = Callable[[Mapping[str, object]], None]
 
 
 class Guard:
@@ -51,7 +51,7 @@ class Guard:
         self._started = UlidSource(clock).next()
         self._numbers = itertools.count(1)
         self._access_log = access_log
-        self._stamps = _Stamps()
+        self._stamps = Stamps()
 
     def stop(self) -> None:
         """Let no request in any more, but for the engine's own and for who asks whether we are alive."""
@@ -69,41 +69,42 @@ class Guard:
         exchange: Exchange | None = scope.get("extensions", _NO_EXTENSIONS).get(EXCHANGE)
         known = KnownHead() if exchange is None else exchange.known
         head = known.head or self._learn(known, scope)
-        request_id = _given_id(head, b"x-request-id") or f"{self._started}-{next(self._numbers)}"
+        request_id = known.request_id or f"{self._started}-{next(self._numbers)}"
         request = Request(
             head=head,
             request_id=request_id,
-            correlation_id=_given_id(head, b"x-correlation-id") or request_id,
+            correlation_id=known.correlation_id or request_id,
             receive=receive,
             exchange=exchange,
         )
         outer = CURRENT_REQUEST.set(request)
-        sending = _Sending(request, send)
         try:
-            await self._respond(known.refusal, request, sending)
+            await self._respond(known.refusal, request, send)
         finally:
             CURRENT_REQUEST.reset(outer)
-            self._access_log(self._access_line(request, sending, started_s))
+            self._access_log(self._access_line(request, started_s))
 
-    async def _respond(self, refusal: Response | None, request: Request, sending: _Sending) -> None:
+    async def _respond(self, refusal: Response | None, request: Request, send: Send) -> None:
         response = refusal
-        if response is None and not request.address:
+        address = request.head.peer.address
+        if response is None and not address:
             response = await self._answered(request)  # the engine's, which counts its calls itself
         elif response is None and (response := self._no_turn(request.head)) is None:
             try:
-                # Only the beginning of a stream counts: streams have a limit of their own.
                 response = await self._answered(request)
-                if response.stream is None:
-                    await sending.whole(response)
+                if sent_at_once(response, request):
+                    return
+                if response.stream is None:  # streams have a limit of their own, and only their beginning counts here
+                    await send_all(response, request, send)
                     return
             finally:
-                self._admission.leave(request.address)
-        await sending.whole(response)
+                self._admission.leave(address)
+        await send_all(response, request, send)
 
     def _no_turn(self, head: Head) -> Response | None:
         """Why the request cannot be answered now. None when it may be; then it has taken a place."""
         if self._admission.is_closed and head.path != ALIVE_PATH:
-            return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server is stopping", headers=CLOSE)
+            return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server is stopping", headers=(CLOSE,))
         match self._admission.enter(head.peer.address):
             case Turn.GRANTED:
                 return None
@@ -135,7 +136,7 @@ class Guard:
         _log.error("%s took longer than %g s and was given up", request.notes.route, self._handler_s)
         message = f"no answer within {self._handler_s:g} s; what was asked for may have happened all the same"
         given_up = ErrorBody(code="GATEWAY_TIMEOUT", status=504, message=message)
-        return msgspec.structs.replace(in_dialect_of(request.path, given_up), headers=CLOSE)
+        return msgspec.structs.replace(in_dialect_of(request.path, given_up), headers=(CLOSE,))
 
     def _learn(self, known: KnownHead, scope: Scope) -> Head:
         client = scope.get("client")
@@ -149,46 +150,33 @@ class Guard:
             headers=tuple(scope["headers"]),
             peer_of=lambda fields: self._proxies.caller(peer, fields) if self._proxies and client else peer,
         )
+        known.request_id = _given_id(known.head, b"x-request-id")
+        known.correlation_id = _given_id(known.head, b"x-correlation-id")
         known.refusal = self._refusals.of(known.head)
         return known.head
 
-    def _access_line(self, request: Request, sending: _Sending, started_s: float) -> dict[str, object]:
-        """What the log keeps of a request. Paths, queries, headers and bodies may hold secrets and stay out."""
+    def _access_line(self, request: Request, started_s: float) -> AccessLine:
         elapsed_s = time.perf_counter() - started_s
-        notes = request.notes
-        return {
-            "ts": self._stamps.text(self._clock.now_ms()),
-            "requestId": request.request_id,
-            "correlationId": request.correlation_id,
-            "address": request.address,
-            "method": request.method,
-            "family": notes.family,
-            "operation": notes.operation,
-            "route": notes.route,
-            "status": sending.status,
-            "durationMs": round(elapsed_s * 1000, 2),
-            "bytesIn": notes.bytes_in,
-            "bytesOut": sending.bytes_out,
-            "caller": notes.caller_class.value,
-            "keyId": notes.key_id,
-        }
+        head, notes = request.head, request.notes
+        return AccessLine(
+            ts=self._stamps.text(self._clock.now_ms()),
+            request_id=request.request_id,
+            correlation_id=request.correlation_id,
+            address=head.peer.address,
+            method=head.method,
+            family=notes.family,
+            operation=notes.operation,
+            route=notes.route,
+            status=notes.status,
+            duration_ms=round(elapsed_s * 1000, 2),
+            bytes_in=notes.bytes_in,
+            bytes_out=notes.bytes_out,
+            caller=notes.caller_class,
+            key_id=notes.key_id,
+        )
 
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}
-
-
-class _Stamps:
-    """Times of day as text. Most are within the same second as the one before."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._beginning = ""
-
-    def text(self, now_ms: int) -> str:
-        second, ms = divmod(now_ms, 1000)
-        if second != self._second:
-            self._second, self._beginning = second, iso_from_ms(second * 1000)[:-4]
-        return f"{self._beginning}{ms:03d}Z"
 
 
 async def _no_other_protocol(scope: Scope, send: Send) -> None:
@@ -208,71 +196,5 @@ def _not_now(
     head: Head, status: int, code: str, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> Response:
     response = in_dialect_of(head.path, ErrorBody(code=code, status=status, message=message))
-    close = headers or (CLOSE if has_body(head) else ())
+    close = headers or ((CLOSE,) if has_body(head) else ())
     return msgspec.structs.replace(response, headers=(*response.headers, *close))
-
-
-class _Sending:
-    """One answer on its way out, and what the log will say of it."""
-
-    def __init__(self, request: Request, send: Send) -> None:
-        self._request = request
-        self._send = send
-        self.status = 0
-        """0 as long as nothing was sent."""
-        self.bytes_out = 0
-
-    async def whole(self, response: Response) -> None:
-        self.status = response.status
-        headers = _headers(response, self._request)
-        body = b"" if self._request.method == "HEAD" else response.body
-        exchange = self._request.exchange
-        if response.stream is None:
-            self.bytes_out = len(body)
-            if exchange is not None and exchange.answer(response.status, headers, body):
-                return
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.stream is not None:
-            await self._stream(response.stream)
-            return
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def _stream(self, stream: ByteStream) -> None:
-        """Everything the stream gives, until it ends or the caller is gone, which sending alone would not notice."""
-        sending = asyncio.create_task(self._pieces(stream))
-        gone = asyncio.create_task(_gone(self._request))
-        try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            has_ended = sending.done()
-            sending.cancel()
-            gone.cancel()
-            await asyncio.wait({sending, gone})
-            await stream.aclose()
-        if has_ended:
-            await sending  # for its fault, if it had one
-
-    async def _pieces(self, stream: ByteStream) -> None:
-        if self._request.method != "HEAD":
-            async for piece in stream:
-                self.bytes_out += len(piece)
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
-
-
-def _headers(response: Response, request: Request) -> list[tuple[bytes, bytes]]:
-    headers = [(b"content-type", response.content_type)]
-    if response.stream is None:
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    headers += response.protection
-    headers.append((b"x-request-id", request.request_id.encode()))
-    headers.append((b"x-correlation-id", request.correlation_id.encode()))
-    if not any(name == b"cache-control" for name, _ in response.headers):
-        headers.append(NO_STORE)
-    headers += response.headers
-    return headers
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

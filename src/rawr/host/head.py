@@ -7,13 +7,14 @@ whose head is the same. Nothing in here is shared between connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
 from rawr.host.auth import Headers
 from rawr.host.peers import Peer
+from rawr.host.responses import Response
 from rawr.procedures.markers import Marks
 
 Fields = Mapping[bytes, bytes]
@@ -52,11 +53,15 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 class KnownHead:
     """What the guard knows of a head: nothing before it has seen it for the first time."""
 
-    __slots__ = ("head", "refusal")
+    __slots__ = ("correlation_id", "head", "refusal", "request_id")
 
     def __init__(self) -> None:
         self.head: Head | None = None
-        self.refusal: Any = None
+        self.refusal: Response | None = None
+        """Why a request with it goes no further."""
+        self.request_id: str | None = None
+        """The one that the caller gives, if it gives one; likewise the other."""
+        self.correlation_id: str | None = None
 
 
 class Exchange(Protocol):
@@ -68,8 +73,12 @@ class Exchange(Protocol):
         """The whole body, when all of it has arrived."""
         ...
 
-    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send the whole answer, whose length the headers say; False when it must be sent as ASGI has it."""
+    def answer(self, status: int, headers: bytes, body: bytes, *, is_last: bool) -> bool:
+        """Send the whole answer; False when it must be sent as ASGI has it, because nothing was sent.
+
+        `headers` are lines as they go over the wire, with the length of the body; `is_last` says that one of them
+        ends the connection. Nobody looks through them again.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
@@ -18,7 +18,7 @@ import uvicorn
 
 from rawr.clock import SystemClock
 from rawr.host import connection
-from rawr.host.guard import AccessLog
+from rawr.host.access import AccessLog
 from rawr.host.json_log import logging_to
 from rawr.host.log_writer import Descriptor, LineWriter
 from rawr.host.refused_connections import RefusedConnections
@@ -63,7 +63,7 @@ async def _serve_until_stopped(
     open_serving: OpenServing,
     listener: socket.socket,
     limits: Limits,
-    access_log: Callable[[Mapping[str, object]], None],
+    access_log: AccessLog,
 ) -> None:
     async with _stop_signals() as stop, open_serving(listener.getsockname()[1], access_log) as serving:
         if stop.is_set():
@@ -92,7 +92,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: AsgiApp, limits: Limits, access_log: Callable[[Mapping[str, object]], None]) -> uvicorn.Config:
+def _config(app: AsgiApp, limits: Limits, access_log: AccessLog) -> uvicorn.Config:
     door = connection.Door(limits, RefusedConnections(SystemClock(), access_log))
     return uvicorn.Config(
         app,

@@ -14,15 +14,13 @@ import msgspec
 from rawr.host.errors import ErrorBody
 from rawr.host.head import Head
 from rawr.host.peers import is_loopback
-from rawr.host.responses import Response, advice, enveloped_error, forbidden, plain_error, text_response
+from rawr.host.responses import CLOSE, Response, advice, enveloped_error, forbidden, plain_error, text_response
 from rawr.host.settings import HostSettings
 
 INGRESS_PATH: Final = "/api/inngest"
 """Whatever is wrong with a request there, it is forbidden."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
-
-CLOSE: Final = ((b"connection", b"close"),)
 
 _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::[0-9]{1,5})?\Z")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}\Z")
@@ -48,14 +46,14 @@ class Refusals:
     def _of_message(self, head: Head) -> Response | None:
         limits, fields = self._limits, head.fields
         if len(head.headers) > limits.header_count or head.header_bytes > limits.header_bytes:
-            return text_response(431, "request header fields too large", headers=CLOSE)
+            return text_response(431, "request header fields too large", headers=(CLOSE,))
         if not _names_one_of(self._hosts, fields.get(b"host", b"")):
             return text_response(421, "misdirected request")
         length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
         if length is not None and (coding is not None or _LENGTH.match(length) is None):
-            return text_response(400, "ambiguous request length", headers=CLOSE)
+            return text_response(400, "ambiguous request length", headers=(CLOSE,))
         if coding is not None and (coding.lower() != b"chunked" or head.http_version != "1.1"):
-            return text_response(400, "ambiguous request length", headers=CLOSE)
+            return text_response(400, "ambiguous request length", headers=(CLOSE,))
         return None
 
     def _of_request(self, head: Head) -> Response | None:
@@ -90,7 +88,7 @@ def _refused(head: Head, status: int, code: str, message: str) -> Response:
     """Without reading the body, so the connection cannot go on when there is one."""
     error = ErrorBody(code=code, status=status, message=message)
     response = forbidden() if head.path == INGRESS_PATH else in_dialect_of(head.path, error)
-    return msgspec.structs.replace(response, headers=(*response.headers, *CLOSE)) if has_body(head) else response
+    return msgspec.structs.replace(response, headers=(*response.headers, CLOSE)) if has_body(head) else response
 
 
 def has_body(head: Head) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from rawr.clock import Clock, UlidSource
-from rawr.host.responses import NO_STORE, Response
+from rawr.host.access import AccessLine, AccessLog
+from rawr.host.responses import CLOSE, NO_STORE, Response, header_lines
 from rawr.security.policy import CallerClass
 from rawr.wire import iso_from_ms
 
 
 class RefusedConnections:
-    def __init__(self, clock: Clock, access_log: Callable[[Mapping[str, object]], None]) -> None:
+    def __init__(self, clock: Clock, access_log: AccessLog) -> None:
         self._clock = clock
         self._ids = UlidSource(clock)
         self._access_log = access_log
@@ -21,22 +21,22 @@ class RefusedConnections:
         """Write down the refusal; the bytes to send for it. Nothing of what was received is repeated in either."""
         request_id = self._ids.next()
         self._access_log(
-            {
-                "ts": iso_from_ms(self._clock.now_ms()),
-                "requestId": request_id,
-                "correlationId": request_id,
-                "address": address,
-                "method": None,
-                "family": "none",
-                "operation": None,
-                "route": None,
-                "status": response.status,
-                "durationMs": 0.0,
-                "bytesIn": 0,
-                "bytesOut": len(response.body),
-                "caller": CallerClass.UNLABELED.value,
-                "keyId": None,
-            }
+            AccessLine(
+                ts=iso_from_ms(self._clock.now_ms()),
+                request_id=request_id,
+                correlation_id=request_id,
+                address=address,
+                method=None,
+                family="none",
+                operation=None,
+                route=None,
+                status=response.status,
+                duration_ms=0.0,
+                bytes_in=0,
+                bytes_out=len(response.body),
+                caller=CallerClass.UNLABELED,
+                key_id=None,
+            )
         )
         return raw_response(response, request_id)
 
@@ -46,12 +46,12 @@ def raw_response(response: Response, request_id: str) -> bytes:
     headers = (
         (b"content-type", response.content_type),
         (b"content-length", str(len(response.body)).encode()),
-        *response.protection,
+        *response.protection.pairs,
         NO_STORE,
         (b"x-request-id", request_id.encode()),
         (b"x-correlation-id", request_id.encode()),
         *response.headers,
-        (b"connection", b"close"),
+        CLOSE,
     )
-    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}".encode()]
-    return b"\r\n".join([*lines, *(name + b": " + value for name, value in headers), b"", response.body])
+    status = f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n".encode()
+    return status + header_lines(headers) + b"\r\n" + response.body

@@ -13,10 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from rawr.errors import BadInputError, RawrError
+from rawr.host.access import AccessNotes
 from rawr.host.auth import Headers
 from rawr.host.head import Exchange, Head
 from rawr.procedures.markers import Marks
-from rawr.security.policy import CallerClass
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,20 +44,6 @@ class BodyPace(msgspec.Struct, frozen=True, kw_only=True):
 
     bytes_per_s: int
     grace_s: float
-
-
-class AccessNotes(msgspec.Struct, kw_only=True):
-    """What a family learns about a request while it answers; the access log reads it afterwards."""
-
-    family: str = "none"
-    caller_class: CallerClass = CallerClass.UNLABELED
-    operation: str | None = None
-    key_id: str | None = None
-    """Which API key it was, never the key."""
-    route: str | None = None
-    """The path with the names of its parameters in place of what they are."""
-    bytes_in: int = 0
-    """Of the body, as far as it was read."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -17,7 +17,23 @@ TEXT: Final = b"text/plain;charset=utf-8"
 
 HeaderPairs = tuple[tuple[bytes, bytes], ...]
 
-PROTECTION: Final[HeaderPairs] = (
+
+class SharedHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """Headers that many answers have, and their lines as they go over the wire."""
+
+    pairs: HeaderPairs
+    lines: bytes
+
+
+def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def shared(*pairs: tuple[bytes, bytes]) -> SharedHeaders:
+    return SharedHeaders(pairs=pairs, lines=header_lines(pairs))
+
+
+PROTECTION: Final = shared(
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
@@ -25,6 +41,7 @@ PROTECTION: Final[HeaderPairs] = (
 )
 """What a browser must not do with an answer that is data. Pages have their own."""
 NO_STORE: Final = (b"cache-control", b"no-store")
+CLOSE: Final = (b"connection", b"close")
 
 
 class ByteStream(Protocol):
@@ -40,7 +57,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     content_type: bytes
     body: bytes
     headers: HeaderPairs = ()
-    protection: HeaderPairs = PROTECTION
+    protection: SharedHeaders = PROTECTION
     stream: ByteStream | None = None
     """What follows `body`, without an end in sight."""
 
@@ -106,7 +123,7 @@ def advice(error: ErrorBody) -> HeaderPairs:
             return ((b"www-authenticate", b"Bearer"),)
         case 408 | 413:
             # The rest of a body that was refused half-way must not be read as the next request.
-            return ((b"connection", b"close"),)
+            return (CLOSE,)
         case 429 | 503:
             return ((b"retry-after", b"1"),)
         case _:

@@ -30,13 +30,14 @@ from rawr.execution.pending import check_drained
 from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
+from rawr.host.access import AccessLine, AccessLog
 from rawr.host.app import AppParts, build_app
 from rawr.host.asgi_call import PATH, asgi_call
 from rawr.host.auth import session_cookie
 from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
-from rawr.host.guard import AccessLog, Guard
+from rawr.host.guard import Guard
 from rawr.host.last_used_writer import last_used_written
 from rawr.host.request import CURRENT_REQUEST, Request
 from rawr.host.settings import HostSettings
@@ -226,7 +227,7 @@ class _AuthoritativeState:
         self._shown: RepoState | None = None
 
     async def get(self) -> RepoState:
-        stored = await self._store.get()
+        stored = self._store.kept() or await self._store.get()
         if self._shown is None or stored is not self._stored:
             self._stored, self._shown = stored, msgspec.structs.replace(stored, authority_repo_root=self._root)
         return self._shown
@@ -401,5 +402,5 @@ def _report_faults(faults: Iterable[PluginFault]) -> None:
         _log.warning("plugin %s is left out: %s: %s", fault.path, fault.code, fault.message)
 
 
-def _no_log(line: Mapping[str, object]) -> None:
+def _no_log(line: AccessLine) -> None:
     """A host without a socket has nobody to keep a log of."""

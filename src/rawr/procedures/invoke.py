@@ -19,17 +19,18 @@ async def invoke(procedure: Procedure, context: Context, value: JsonValue | msgs
     Raises:
         ProcedureFailedError: BAD_REQUEST with every issue of the input, or what the procedure documents.
     """
-    return await procedure.handle(context, _parsed(procedure.input_type, value))
+    return await procedure.handle(context, parsed_input(procedure.input_type, value))
 
 
 async def open_stream(
     procedure: StreamProcedure, context: Context, value: JsonValue | msgspec.UnsetType
 ) -> AsyncGenerator[StreamEvent, None]:
     """Check `value` and open the stream. Raises as `invoke` does; what fails later is raised by the stream."""
-    return await procedure.open(context, _parsed(procedure.input_type, value))
+    return await procedure.open(context, parsed_input(procedure.input_type, value))
 
 
-def _parsed(input_type: type[Any], value: JsonValue | msgspec.UnsetType) -> Any:
+def parsed_input(input_type: type[Any], value: JsonValue | msgspec.UnsetType) -> Any:
+    """The input of a procedure. Raises BAD_REQUEST, with every issue."""
     try:
         return first_fit(value, input_type)
     except msgspec.ValidationError as error:

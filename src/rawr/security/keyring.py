@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from rawr.clock import Clock
 from rawr.security.credentials import GivenKey, SecretsFolder, TokenRecord, TokenStore, hash_of
@@ -19,6 +18,7 @@ from rawr.security.last_used import LastUsed
 from rawr.security.policy import Caller, CallerClass, Family, PrincipalKind, Unproven, scope_name
 from rawr.security.rates import Rate
 from rawr.security.sessions import Session, Sessions
+from rawr.storage.looks import FileLooks, Looks
 
 T = TypeVar("T")
 
@@ -28,11 +28,22 @@ _NOBODY: Final = (None, None)
 _NO_HASH: Final = "0" * 64
 
 
+class Unread(Protocol):
+    """What must be read before a question can be answered."""
+
+    async def read(self) -> None:
+        """Read it.
+
+        Raises:
+            SecretExposedError, SecretCorruptError, StorageError: nobody is let in by a file that cannot be trusted.
+        """
+        ...
+
+
 class Keyring:
     """The secrets of one instance, as a host that is open asks for them.
 
-    Its questions raise SecretExposedError, SecretCorruptError and StorageError: nobody is let in by a file that
-    cannot be trusted.
+    A question whose file was replaced has no answer before that is read again.
     """
 
     def __init__(self, folder: SecretsFolder, clock: Clock, *, key_rate: Rate) -> None:
@@ -48,23 +59,28 @@ class Keyring:
         )
         self._sessions = _Watched(folder.sessions_path(), lambda: _by_hash(self.sessions.stored()))
 
-    async def bearer(self, key: GivenKey) -> Caller | Unproven:
-        """Who holds this key, if it is one. The same caller for as long as nothing about the key is changed."""
+    def bearer(self, key: GivenKey) -> Caller | Unproven | Unread:
+        """Who holds this key, if it is one. The same object, for as long as nothing about the key is changed."""
         if key.token_id is None:
-            held = self._cli_key.kept() or await self._cli_key.read()
+            held = self._cli_key.kept()
+            if held is None:
+                return self._cli_key
             return _CLI if hmac.compare_digest(held, key.digest) else Unproven(reason="not a key of this HQ")
         tokens = self._tokens.kept()
-        record, holder = (await self._tokens.read() if tokens is None else tokens).get(key.token_id, _NOBODY)
+        if tokens is None:
+            return self._tokens
+        record, holder = tokens.get(key.token_id, _NOBODY)
         reason = why_not(record, key.digest, now_ms=self._clock.now_ms())
         if reason is not None or holder is None:
             return Unproven(reason=reason or "no such key", token_id=key.token_id)
         self.last_used.note(key.token_id)
         return holder
 
-    async def session(self, secrets: Sequence[str]) -> Caller | Unproven:
+    def session(self, secrets: Sequence[str]) -> Caller | Unproven | Unread:
         """Whose session one of these is. There may be several: other servers of this host can add cookies."""
-        sessions, now_ms = self._sessions.kept(), self._clock.now_ms()
-        known = await self._sessions.read() if sessions is None else sessions
+        known, now_ms = self._sessions.kept(), self._clock.now_ms()
+        if known is None:
+            return self._sessions
         for secret in secrets:
             # Looking up a hash tells by its timing nothing that leads to a secret.
             found = known.get(hash_of(secret))
@@ -115,27 +131,17 @@ class _Watched(Generic[T]):
     """What `read` makes of a file, made again when the file was replaced."""
 
     def __init__(self, path: Path, read: Callable[[], T]) -> None:
-        self._path = str(path)  # a text, for it is looked at with every call
+        self._looks = FileLooks(path)
         self._read = read
-        self._seen: tuple[int, ...] | None = None
+        self._seen: Looks | None = None
         self._value: T | None = None
 
     def kept(self) -> T | None:
         """What was made of it, unless it was replaced since: then it is to be `read`."""
-        # Not in a thread: a stat of a file that was looked at a moment ago is quicker than the way there and back.
-        return self._value if self._value is not None and self._identity() == self._seen else None
+        return self._value if self._value is not None and self._looks.now() == self._seen else None
 
-    async def read(self) -> T:
+    async def read(self) -> None:
         # Looked at before it is read: what is replaced in between is read again at the next question.
-        now = self._identity()
-        value = await asyncio.to_thread(self._read)
-        self._value, self._seen = value, now
-        return value
-
-    def _identity(self) -> tuple[int, ...]:
-        # The file is only ever replaced, so a new one has another inode; a change of mode or owner shows in the ctime.
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return ()  # not there, or out of reach; whoever reads it says so
-        return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        seen = self._looks.now()
+        self._value = await asyncio.to_thread(self._read)
+        self._seen = seen

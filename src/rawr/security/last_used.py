@@ -43,9 +43,13 @@ class LastUsed:
         self._unwritten: set[str] = set()
 
     def note(self, key_id: str) -> None:
-        with self._lock:
-            self._noted[key_id] = self._clock.now_ms()
-            self._unwritten.add(key_id)
+        """It is used now. Exact to the second, for those that are used a thousand times in one."""
+        now_ms = self._clock.now_ms()
+        noted_ms = self._noted.get(key_id)
+        if noted_ms is None or noted_ms // 1000 != now_ms // 1000:
+            with self._lock:
+                self._noted[key_id] = now_ms
+                self._unwritten.add(key_id)
 
     def noted_ms(self, key_id: str) -> int | None:
         """When this process last noted it."""

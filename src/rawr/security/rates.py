@@ -41,9 +41,11 @@ def taken(bucket: Bucket | None, rate: Rate, *, now_ms: int) -> tuple[Bucket, in
     None is a full bucket. A clock that was set back fills nothing, and the filling goes on from there.
     """
     per_ms = rate.per_minute / 60_000
-    held = rate.burst
+    held = burst = rate.burst
     if bucket is not None:
-        held = min(rate.burst, bucket.calls + max(0, now_ms - bucket.at_ms) * per_ms)
+        held = bucket.calls
+        if now_ms > bucket.at_ms:
+            held = min(burst, held + (now_ms - bucket.at_ms) * per_ms)
     if held >= 1:
         return Bucket(held - 1, now_ms), 0
     return Bucket(held, now_ms), max(1, math.ceil((1 - held) / per_ms))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import Final
 
 from rawr.state.commit import Operation
@@ -24,12 +22,11 @@ from rawr.state.store import (
     mutating,
     setting,
 )
+from rawr.storage.looks import FileLooks, Looks, looks_of
 
 # When a file changed is known in steps of some milliseconds. Two changes within one step look alike, so what has just
 # changed is read again until it has not.
 _SETTLED_NS: Final = 100_000_000
-
-_Looks = tuple[int, int, int, int, int]
 
 
 class AsyncRepoState:
@@ -43,14 +40,18 @@ class AsyncRepoState:
         self._door = threading.Lock()
         self._queue: deque[Ticket] = deque()
         self._has_thread = False
-        self._kept: tuple[_Looks, RepoState] | None = None
+        self._looks = FileLooks(store.path)
+        self._kept: tuple[Looks, RepoState] | None = None
+
+    def kept(self) -> RepoState | None:
+        """What `get` gave the last time, when the file has not changed since; the same object."""
+        kept = self._kept
+        return kept[1] if kept is not None and kept[0] == self._looks.now() else None
 
     async def get(self) -> RepoState:
         """As `RepoStateStore.get`. A file that has not changed since is looked at and not read again."""
-        kept = self._kept
-        if kept is not None and kept[0] == _looks(self._store.path):
-            return kept[1]
-        return await asyncio.to_thread(self._read)
+        kept = self.kept()
+        return await asyncio.to_thread(self._read) if kept is None else kept
 
     async def enable(self, plugin_id: str) -> RepoState:
         return (await self._change(enabling(plugin_id))).state
@@ -68,9 +69,9 @@ class AsyncRepoState:
         return await self._change(mutating(mutator), options)
 
     def _read(self) -> RepoState:
-        looks = _looks(self._store.path)
+        looks = looks_of(self._store.path)
         state = self._store.get()
-        if looks is not None and looks == _looks(self._store.path) and time.time_ns() - looks[3] > _SETTLED_NS:
+        if looks is not None and looks == looks_of(self._store.path) and time.time_ns() - looks[3] > _SETTLED_NS:
             self._kept = looks, state
         return state
 
@@ -109,12 +110,3 @@ class AsyncRepoState:
                     return
                 ticket = self._queue.popleft()
             self._store.attend(ticket)
-
-
-def _looks(path: Path) -> _Looks | None:
-    """What changes when the file does; None when it cannot be looked at. Quick enough for an event loop."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # reading it says what is wrong
-    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, status.st_mtime_ns

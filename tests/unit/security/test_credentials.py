@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import stat
@@ -10,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.unit.security.keyring_asking import asked
 
 from rawr.errors import BadInputError, RawrError
 from rawr.security.credentials import (
@@ -40,7 +40,7 @@ class Verifier:
         return None if isinstance(found, Unproven) else found
 
     def found(self, secret: str) -> Caller | Unproven:
-        return asyncio.run(self._ring.bearer(given_key(secret)))
+        return asked(lambda: self._ring.bearer(given_key(secret)))
 
 
 def mode_of(path: Path) -> int:

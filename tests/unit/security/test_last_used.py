@@ -40,11 +40,14 @@ def test_what_was_noted_is_written_once(used: LastUsed, path: Path, clock: FakeC
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     written = path.stat()
     used.flush()
-    assert path.stat().st_ino == written.st_ino  # nothing was noted since
-    clock.advance(5)
+    clock.advance(999)
     used.note("a")
     used.flush()
-    assert used.stored() == {"a": 1_000_005}
+    assert path.stat().st_ino == written.st_ino  # nothing was noted since: the same second is not noted twice
+    clock.advance(1)
+    used.note("a")
+    used.flush()
+    assert used.stored() == {"a": 1_001_000}
 
 
 def test_the_latest_of_several_servers_counts(path: Path) -> None:

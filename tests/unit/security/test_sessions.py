@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 import threading
 from pathlib import Path
 
 import pytest
+from tests.unit.security.keyring_asking import asked
 
 from rawr.security.credentials import SecretCorruptError, SecretExposedError, SecretsFolder
 from rawr.security.keyring import Keyring
@@ -130,7 +130,7 @@ class Held:
         return self.ring.sessions.open().secret
 
     def holds(self, *secrets: str) -> bool:
-        return isinstance(asyncio.run(self.ring.session(secrets)), Caller)
+        return isinstance(asked(lambda: self.ring.session(secrets)), Caller)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def held(path: Path, clock: FakeClock) -> Held:
 def test_a_session_is_that_of_a_person_until_it_is_closed(held: Held) -> None:
     first, second = held.open(), held.open()
     assert len(first) == 43
-    caller = asyncio.run(held.ring.session([first]))
+    caller = asked(lambda: held.ring.session([first]))
     assert isinstance(caller, Caller)
     assert (caller.caller_class, caller.principal) == (CallerClass.FIRST_PARTY, PrincipalKind.PERSON)
     held.ring.sessions.close([first, "no session"])

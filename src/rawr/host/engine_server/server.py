@@ -16,10 +16,11 @@ from rawr.execution.embedded.apps import RegisteredApps
 from rawr.execution.embedded.engine import Engine
 from rawr.execution.embedded.worker import EngineTimes
 from rawr.execution.http_call import HttpApps
+from rawr.host.access import AccessLog
 from rawr.host.engine_server.api import EngineApi
 from rawr.host.engine_server.settings import DEV_WARNING, EngineServerSettings, checked
 from rawr.host.engine_server.sync import AppSync
-from rawr.host.guard import AccessLog, Guard
+from rawr.host.guard import Guard
 from rawr.host.plain_server import Serving, run_server
 from rawr.storage.faults import storage_fault
 

@@ -1,0 +1,17 @@
+"""Where lines of the access log go in tests: into a list, as they stand in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rawr.host.access import AccessLine, AccessLog
+
+
+def into(lines: list[Mapping[str, Any]]) -> AccessLog:
+    def keep(line: AccessLine) -> None:
+        lines.append(msgspec.to_builtins(line))
+
+    return keep
