@@ -381,7 +381,6 @@ class Hosted:
             caller=caller,
             request_id=request.request_id,
             correlation_id=request.correlation_id,
-            last_event_id=request.header(b"last-event-id"),
         )
 
     async def _enabled(self) -> frozenset[str]:

@@ -105,7 +105,7 @@ def mounts(manifest: Manifest, settings: HostSettings, parts: AppParts) -> tuple
     )
 
 
-_MOUNT: Final = Dedupe[Mount | None](key="app.mount")
+_MOUNT: Final = Dedupe[Mount](key="app.mount")
 
 
 class Router:
@@ -114,17 +114,17 @@ class Router:
     def __init__(self, known: tuple[Mount, ...]) -> None:
         self._mounts = known
 
-    async def __call__(self, request: Request) -> Response:
-        head = request.head
-        mount = head.marks.once(_MOUNT, lambda: self._mount_of(head.path))
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        marks = request.head.marks
+        mount = marks.find(_MOUNT)
         if mount is None:
-            return _no_such_path()
-        request.notes.family = mount.name
-        request.notes.route = mount.route
-        return await mount.answer(request)
-
-    def _mount_of(self, path: str) -> Mount | None:
-        return next((mount for mount in self._mounts if mount.covers(path)), None)
+            mount = next((mount for mount in self._mounts if mount.covers(request.path)), None)
+            if mount is None:
+                return _nowhere()
+            marks.keep(_MOUNT, mount)
+        notes = request.notes
+        notes.family, notes.route = mount.name, mount.route
+        return mount.answer(request)
 
 
 class _Health:
@@ -147,6 +147,10 @@ class _Health:
 
 
 _READS: Final = ("GET", "HEAD")
+
+
+async def _nowhere() -> Response:
+    return _no_such_path()
 
 
 def _no_such_path() -> Response:

@@ -40,23 +40,19 @@ _log: Final = logging.getLogger("rawr.host")
 AUTHORIZATION: Final = Dedupe[Decision](key="rpc.authorization.decision")
 
 
-class _Presented(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head says of who sends it."""
+class _Standing(msgspec.Struct, kw_only=True):
+    """What a head says of who sends it, and what was decided the last time."""
 
     is_bearer: bool
     key: GivenKey | None
     label: CallerClass | None
+    caller: Caller | None = None
+    """Who sent it the last time."""
+    decision: Decision | None = None
+    """On that caller, but for how often it calls."""
 
 
-class _Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided of this caller for this head, but for how often it calls."""
-
-    found: Caller
-    decision: Decision
-
-
-_PRESENTED: Final = Dedupe[_Presented](key="authority.presented")
-_SETTLED: Final = Dedupe[_Settled](key="authority.settled")
+_STANDING: Final = Dedupe[_Standing](key="authority.standing")
 
 DecisionLog = Callable[[Request, Decision], None]
 
@@ -113,7 +109,7 @@ class Authority:
         known = request.marks.find(AUTHORIZATION)
         if known is not None:
             return known
-        while not isinstance(found := self._found(request, family), Caller | Unproven):
+        while not isinstance(found := self._found(request, family), _ANSWERS):
             try:
                 await found.read()
             except RawrError as error:
@@ -137,7 +133,7 @@ class Authority:
         return math.ceil(wait_ms / 1000)
 
     def _decide(self, request: Request, family: Family, found: Caller | Unproven) -> Decision:
-        decision = _settled(request.head, family, found)
+        decision = _decision_on(_standing(request.head), family, found)
         # Whoever holds a right key is not slowed down by others at the same address.
         wait_s = self._wait_s(decision) if decision.is_admitted else self.wait_after_failure_s(request)
         if wait_s:
@@ -159,9 +155,9 @@ class Authority:
         return math.ceil(wait_ms / 1000) if wait_ms else 0
 
     def _found(self, request: Request, family: Family) -> Caller | Unproven | Unread:
-        presented = _presented(request.head)
-        if presented.is_bearer:
-            key = presented.key
+        standing = _standing(request.head)
+        if standing.is_bearer:
+            key = standing.key
             return Unproven(reason="no key, or two") if key is None else self._credentials.bearer(key)
         if Evidence.SESSION in evidence_for(family):
             return self._session(request, family)
@@ -178,29 +174,30 @@ class Authority:
 
 
 _NOBODY: Final = Unproven(reason="")
+_ANSWERS: Final = (Caller, Unproven)
 
 
-def _presented(head: Head) -> _Presented:
-    known = head.marks.find(_PRESENTED)
+def _standing(head: Head) -> _Standing:
+    known = head.marks.find(_STANDING)
     if known is not None:
         return known
     secret = bearer_secret(head.headers)
-    presented = _Presented(
+    standing = _Standing(
         is_bearer=gives_bearer(head.headers),
         key=None if secret is None else given_key(secret),
         label=surface_label(head.headers),
     )
-    head.marks.keep(_PRESENTED, presented)
-    return presented
+    head.marks.keep(_STANDING, standing)
+    return standing
 
 
-def _settled(head: Head, family: Family, found: Caller | Unproven) -> Decision:
-    settled = head.marks.find(_SETTLED)
-    if settled is not None and settled.found is found and settled.decision.family is family:
-        return settled.decision
-    decision = decide(family, found, _presented(head).label)
+def _decision_on(standing: _Standing, family: Family, found: Caller | Unproven) -> Decision:
+    known = standing.decision
+    if known is not None and standing.caller is found and known.family is family:
+        return known
+    decision = decide(family, found, standing.label)
     if isinstance(found, Caller):
-        head.marks.keep(_SETTLED, _Settled(found=found, decision=decision))
+        standing.caller, standing.decision = found, decision
     return decision
 
 
@@ -219,7 +216,7 @@ def admitted(request: Request) -> Caller:
     Raises:
         MarkerMissingError, NotAdmittedError: nobody was, so nothing may be done.
     """
-    decision = decided(request)
-    if decision.caller is None or not decision.is_admitted:
+    decision = request.marks.require(AUTHORIZATION)
+    if decision.caller is None or decision.verdict is not Verdict.ADMITTED:
         raise NotAdmittedError(f"request {request.request_id} was not let in ({decision.verdict}), and goes on")
     return decision.caller

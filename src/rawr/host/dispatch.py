@@ -48,10 +48,10 @@ class FamilyDeps(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     streams: OpenStreams
 
-    async def read(self, request: Request) -> bytes:
-        return await request.body(
-            limit_bytes=self.limits.body_bytes, timeout_s=self.limits.body_s, pace=body_pace(self.limits)
-        )
+    def read(self, request: Request) -> Awaitable[bytes]:
+        """The body of the request. Raises what `Request.body` raises."""
+        limits = self.limits
+        return request.body(limit_bytes=limits.body_bytes, timeout_s=limits.body_s, pace=body_pace(limits))
 
 
 def body_pace(limits: Limits) -> BodyPace:
@@ -69,8 +69,17 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     """And what it says of the path: the names of parameters, not what they are."""
 
 
-_MATCH: Final = Dedupe[Match | None](key="dispatch.match")
-_INPUT: Final = Dedupe[Any](key="dispatch.input")
+class _Call(msgspec.Struct, kw_only=True):
+    """What is known of the calls with one head."""
+
+    match: Match | None
+    opened_by: Decision | None = None
+    """The last decision that was found to open it."""
+    given: Any = msgspec.UNSET
+    """The input, where it is made of the texts in the path and of nothing else: as constant as the head is."""
+
+
+_CALL: Final = Dedupe[_Call](key="dispatch.call")
 
 
 class OpenApiTable:
@@ -112,24 +121,31 @@ async def published_answer(
         decision = await deps.authority.decision(request, family)
         if not decision.is_admitted:
             return _refused(decision)
-        match = request.head.marks.once(_MATCH, find)
+        call = request.head.marks.once(_CALL, lambda: _Call(match=find()))
+        match = call.match
         if match is None:
             return not_found()
-        if not decision.opens(match.part):
-            return plain_error(scope_missing(scope_name(family, match.part)))
-        request.notes.operation = match.operation
-        request.notes.route = match.route
-        procedure = match.procedure
-        if request.query or request.method != "GET":
-            data = await _published_data(request, deps)
-            given = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
-            value = parsed_input(procedure.input_type, plain_input(procedure.input_type, given))
-        else:
-            # Made of the texts in the path and of nothing else, so it is as constant as the head is.
-            value = request.head.marks.once(_INPUT, lambda: parsed_input(procedure.input_type, dict(match.params)))
-        return json_response(await procedure.handle(deps.context(request, admitted(request)), value))
+        if call.opened_by is not decision:
+            if not decision.opens(match.part):
+                return plain_error(scope_missing(scope_name(family, match.part)))
+            call.opened_by = decision
+        notes = request.notes
+        notes.operation, notes.route = match.operation, match.route
+        given = call.given if call.given is not msgspec.UNSET else await _given(request, deps, call, match)
+        return json_response(await match.procedure.handle(deps.context(request, admitted(request)), given))
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
         return plain_error(error_body(error))
+
+
+async def _given(request: Request, deps: FamilyDeps, call: _Call, match: Match) -> Any:
+    """The input of this call, checked."""
+    input_type = match.procedure.input_type
+    if request.method == "GET" and not request.query:
+        call.given = parsed_input(input_type, dict(match.params))
+        return call.given
+    data = await _published_data(request, deps)
+    envelope = Envelope(value=_merged(match.params, data.value), is_rich=data.is_rich)
+    return parsed_input(input_type, plain_input(input_type, envelope))
 
 
 def _refused(decision: Decision) -> Response:

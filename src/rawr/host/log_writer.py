@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from rawr.clock import Clock
 from rawr.wire import encode, iso_from_ms
 
@@ -35,13 +37,16 @@ class Sink(Protocol):
 
 
 class LineWriter:
-    """From any thread: takes a line without its end, at once, and writes it a little later. To be closed."""
+    """From any thread: takes a line, at once, and writes it a little later. To be closed.
+
+    A line is bytes without an end of line, or a value that becomes a line of JSON.
+    """
 
     def __init__(self, sink: Sink, clock: Clock, *, most: int = LINES_MAX) -> None:
         self._sink = sink
         self._clock = clock
         self._most = most
-        self._lines: deque[bytes | threading.Event] = deque()
+        self._lines: deque[bytes | msgspec.Struct | threading.Event] = deque()
         self._dropped = 0
         self._dropped_said = 0
         self._wants_reopening = self._is_closing = False
@@ -50,7 +55,7 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="rawr-log", daemon=True)
         self._thread.start()
 
-    def __call__(self, line: bytes) -> None:
+    def __call__(self, line: bytes | msgspec.Struct) -> None:
         if len(self._lines) >= self._most:
             self._dropped += 1
             return
@@ -93,10 +98,12 @@ class LineWriter:
         flushed: list[threading.Event] = []
         while self._lines:
             match self._lines.popleft():
+                case threading.Event() as mark:
+                    flushed.append(mark)
                 case bytes() as line:
                     lines.append(line)
-                case mark:
-                    flushed.append(mark)
+                case value:
+                    lines.append(encode(value))
         try:
             if self._wants_reopening:
                 self._wants_reopening = False

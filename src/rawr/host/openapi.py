@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Final
 
 from rawr.host.dispatch import FamilyDeps, OpenApiTable, PublishedDocuments, published_answer
@@ -26,10 +26,10 @@ class OpenApiFamily:
             {DOCUMENT_PATH: document(known, base_url=base_url)}, deps, family=Family.ORPC
         )
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if self._documents.cover(request):
-            return await self._documents.answer(request)
-        return await published_answer(
+            return self._documents.answer(request)
+        return published_answer(
             request,
             self._deps,
             family=Family.ORPC,

@@ -109,6 +109,8 @@ def _opened(document: JsonValue, form: dict[str, str | File], asked: RpcProtocol
 
 
 def _written_in(meta: Sequence[JsonValue]) -> RpcProtocol:
+    if not meta:
+        return RpcProtocol.V1
     types = [tag[0] for tag in meta if tag]
     if not any(isinstance(one, str) and one in _BY_NAME for one in types):
         return RpcProtocol.V1

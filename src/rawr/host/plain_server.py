@@ -25,7 +25,6 @@ from rawr.host.refused_connections import RefusedConnections
 from rawr.host.request import AsgiApp
 from rawr.host.serve import BACKLOG, bound_socket, loop_factory
 from rawr.host.settings import Limits
-from rawr.wire import encode
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +55,7 @@ def run_server(host: str, port: int, open_serving: OpenServing, *, limits: Limit
         stack.enter_context(logging_to(log))
         listener = stack.enter_context(bound_socket(host, port, port_fix=port_fix))
         runner = stack.enter_context(asyncio.Runner(loop_factory=loop_factory()))
-        runner.run(_serve_until_stopped(open_serving, listener, limits, lambda line: log(encode(line))))
+        runner.run(_serve_until_stopped(open_serving, listener, limits, log))
 
 
 async def _serve_until_stopped(

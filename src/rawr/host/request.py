@@ -97,13 +97,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             PayloadTooLargeError: as soon as the body is known to be longer than `limit_bytes`.
             BodyTimeoutError, ClientGoneError: it did not arrive.
         """
-        announced = self.header(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
-            raise _too_large(limit_bytes)
         whole = None if self.exchange is None else self.exchange.body()
         if whole is not None and len(whole) <= limit_bytes:
             self.notes.bytes_in = len(whole)
             return whole
+        announced = self.header(b"content-length")
+        if announced is not None and announced.isdigit() and int(announced[:20]) > limit_bytes:
+            raise _too_large(limit_bytes)
         try:
             async with asyncio.timeout(timeout_s if pace is None else min(timeout_s, pace.grace_s)) as patience:
                 return await self._received(limit_bytes, _Deadline(patience, timeout_s, pace))

@@ -20,6 +20,7 @@ from rawr.host.authority import CredentialsUnavailableError, admitted, decided
 from rawr.host.dispatch import FamilyDeps, plain_input
 from rawr.host.errors import ErrorBody, error_body, json_required, scope_missing, too_many_requests
 from rawr.host.event_stream import EventStream, frame
+from rawr.host.head import Head
 from rawr.host.orpc_codec import Envelope, encode_envelope, envelope_of
 from rawr.host.request import Request
 from rawr.host.responses import (
@@ -34,12 +35,14 @@ from rawr.host.responses import (
     streamed,
 )
 from rawr.host.rpc_batch import BatchItem, BatchMode, BatchTooLargeError, InvalidBatchError, batch_mode
-from rawr.host.rpc_input import last_of, query_input, read_input
+from rawr.host.rpc_input import kind_of_input, last_of, query_input, read_input
 from rawr.host.rpc_protocol import AmbiguousProtocolError, RpcProtocol, asked_protocol
+from rawr.procedures.context import Context
 from rawr.procedures.contract import Procedure, ProcedureFailedError, StreamEvent, StreamProcedure
 from rawr.procedures.invoke import invoke, open_stream
+from rawr.procedures.markers import Dedupe
 from rawr.security.policy import CallerClass, Decision, Family, Verdict, opens, scope_name
-from rawr.wire import MalformedJsonError, decode, encode
+from rawr.wire import JsonValue, MalformedJsonError, decode, encode
 
 PREFIX: Final = "/rpc"
 
@@ -52,37 +55,71 @@ _NO_STREAMS: Final = ErrorBody(
 Input = Callable[[], Awaitable[Envelope]]
 
 
+class _Call(msgspec.Struct, kw_only=True):
+    """What is known of the calls with one head."""
+
+    asked: RpcProtocol | None
+    batch_mode: str | None
+    procedure: Procedure | StreamProcedure | None
+    operation: str
+    route: str
+    kind: str
+    """Of the input."""
+    admitted_by: Decision | None = None
+    """The last decision that let such a call in."""
+    is_open: bool = False
+    """Whether that decision covers the procedure."""
+
+
+_CALL: Final = Dedupe[_Call](key="rpc.call")
+
+
 class RpcFamily:
     def __init__(self, procedures: Iterable[Procedure | StreamProcedure], deps: FamilyDeps) -> None:
         self._table = {f"{PREFIX}/{procedure.rpc_path}": procedure for procedure in procedures}
         self._deps = deps
 
     async def __call__(self, request: Request) -> Response:
+        head = request.head
         try:
             decision = await self._deps.authority.decision(request, Family.RPC)
         except CredentialsUnavailableError as error:
             return enveloped_error(error_body(error))
         try:
-            asked = asked_protocol(request.headers)
+            call = head.marks.find(_CALL) or self._call_of(head)
         except AmbiguousProtocolError as error:
             # Only who is let in is told.
             return _refusal(request, decision, RpcProtocol.V1) or enveloped_error(error_body(error))
-        protocol = asked or RpcProtocol.V1
-        refusal = _refusal(request, decision, protocol)
-        if refusal is not None:
-            return refusal
-        mode = request.header(protocol.batch_header)
-        if mode is not None:
+        protocol = call.asked or RpcProtocol.V1
+        if call.admitted_by is not decision:
+            refusal = _refusal(request, decision, protocol)
+            if refusal is not None:
+                return refusal
+            call.admitted_by = decision
+            call.is_open = call.procedure is not None and decision.opens(call.procedure.namespace)
+        if call.batch_mode is not None:
             request.notes.operation = "batch"
-            return await self._batch(request, batch_mode(mode), protocol)
-        procedure = self._table.get(request.path.removesuffix("/"))
+            return await self._batch(request, batch_mode(call.batch_mode), protocol)
+        procedure = call.procedure
         if procedure is None:
             return not_found() if protocol is RpcProtocol.V1 else enveloped_error(_NOT_FOUND, protocol)
-        request.notes.operation = procedure.rpc_path
-        request.notes.route = f"{PREFIX}/{procedure.rpc_path}"
-        return await self._answer(
-            request, procedure, request.method, partial(read_input, request, self._deps, asked), asked
+        request.notes.operation, request.notes.route = call.operation, call.route
+        given = partial(read_input, request, self._deps, call.asked, call.kind)
+        return await self._answer(request, procedure, head.method, given, call.asked, is_open=call.is_open)
+
+    def _call_of(self, head: Head) -> _Call:
+        asked = asked_protocol(head.headers)
+        procedure = self._table.get(head.path.removesuffix("/"))
+        call = _Call(
+            asked=asked,
+            batch_mode=head.text((asked or RpcProtocol.V1).batch_header),
+            procedure=procedure,
+            operation="" if procedure is None else procedure.rpc_path,
+            route="" if procedure is None else f"{PREFIX}/{procedure.rpc_path}",
+            kind=kind_of_input(head, asked),
         )
+        head.marks.keep(_CALL, call)
+        return call
 
     async def _answer(
         self,
@@ -91,30 +128,38 @@ class RpcFamily:
         method: str,
         given: Input,
         asked: RpcProtocol | None,
+        *,
+        is_open: bool,
     ) -> Response:
         """The answer in the protocol that was asked for, or else in the one that the input turns out to speak."""
         protocol = asked or RpcProtocol.V1
         try:
-            if not decided(request).opens(procedure.namespace):
+            if not is_open:
                 return enveloped_error(scope_missing(scope_name(Family.RPC, procedure.namespace)), protocol)
             envelope = await given()
             protocol = envelope.protocol
-            return await self._call(request, procedure, method, envelope)
+            if method == "GET" and procedure.method != "GET":
+                # After decoding and before validation, as oRPC does it.
+                raise ProcedureFailedError("METHOD_NOT_SUPPORTED", 405, "Method Not Supported")
+            value = plain_input(procedure.input_type, envelope)
+            context = self._deps.context(request, admitted(request))
+            if isinstance(procedure, Procedure):
+                return enveloped(await invoke(procedure, context, value), protocol)
+            return await self._stream(request, procedure, context, value, protocol)
         except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
             return enveloped_error(error_body(error), protocol)
 
-    async def _call(
-        self, request: Request, procedure: Procedure | StreamProcedure, method: str, envelope: Envelope
+    async def _stream(
+        self,
+        request: Request,
+        procedure: StreamProcedure,
+        context: Context,
+        value: JsonValue | msgspec.UnsetType,
+        protocol: RpcProtocol,
     ) -> Response:
-        if method == "GET" and procedure.method != "GET":
-            # After decoding and before validation, as oRPC does it.
-            raise ProcedureFailedError("METHOD_NOT_SUPPORTED", 405, "Method Not Supported")
-        value = plain_input(procedure.input_type, envelope)
-        context = self._deps.context(request, admitted(request))
-        if isinstance(procedure, Procedure):
-            return enveloped(await invoke(procedure, context, value), envelope.protocol)
+        context = msgspec.structs.replace(context, last_event_id=request.header(b"last-event-id"))
         events = self._deps.streams.opened(await open_stream(procedure, context, value))
-        return event_stream(_event_stream(events, self._deps.limits.stream_ping_s, envelope.protocol))
+        return event_stream(_event_stream(events, self._deps.limits.stream_ping_s, protocol))
 
     async def _batch(self, request: Request, mode: BatchMode, protocol: RpcProtocol) -> Response:
         try:
@@ -166,7 +211,9 @@ class RpcFamily:
             return rpc_batch.unmatched() if is_v1 else enveloped_error(_NOT_FOUND, protocol)
         if isinstance(procedure, StreamProcedure):
             return rpc_batch.stream_refused() if is_v1 else enveloped_error(_NO_STREAMS, protocol)
-        return await self._answer(request, procedure, item.method, partial(_item_input, item, protocol), protocol)
+        is_open = decided(request).opens(procedure.namespace)
+        given = partial(_item_input, item, protocol)
+        return await self._answer(request, procedure, item.method, given, protocol, is_open=is_open)
 
 
 def _refusal(request: Request, decision: Decision, protocol: RpcProtocol) -> Response | None:

@@ -310,7 +310,6 @@ def _app_parts(
             caller=caller,
             request_id=request.request_id,
             correlation_id=request.correlation_id,
-            last_event_id=request.header(b"last-event-id"),
         )
 
     inngest = place.settings.inngest

@@ -56,12 +56,15 @@ def lines_of(response: Response, request: Request) -> bytes:
         more = _with_storing(response.headers)
         last = header_lines(more)
         count += len(more) - 1
+    request_id = correlation_id = request.request_id.encode()
+    if request.correlation_id is not request.request_id:
+        correlation_id = request.correlation_id.encode()
     lines = b"content-type: %b\r\n%b%bx-request-id: %b\r\nx-correlation-id: %b\r\n%b" % (
         response.content_type,
         length,
         response.protection.lines,
-        request.request_id.encode(),
-        request.correlation_id.encode(),
+        request_id,
+        correlation_id,
         last,
     )
     if lines.count(b"\n") != count or lines.count(b"\r") != count:

@@ -37,7 +37,7 @@ from rawr.hq import Manifest
 from rawr.ids import InstanceId
 from rawr.instance.layout import InstanceLayout
 from rawr.storage.faults import storage_fault
-from rawr.wire import encode, iso_from_ms
+from rawr.wire import iso_from_ms
 
 BACKLOG: Final = 512
 _PORT_FIX: Final = "choose another port: rawr up --port PORT, or [server] port in rawr.toml"
@@ -172,7 +172,7 @@ async def _serve_until_stopped(served: _Served, run: RunFolder, listener: socket
             served.settings,
             port=listener.getsockname()[1],
             clock=served.clock,
-            access_log=lambda line: served.access_log(encode(line)),
+            access_log=served.access_log,
         )
         async with host_life as host:
             record = await asyncio.to_thread(served.record, host.local_url)
@@ -233,7 +233,7 @@ class _Server(uvicorn.Server):
 
 def _config(served: _Served, host: Host) -> uvicorn.Config:
     limits = served.settings.limits
-    door = connection.Door(limits, RefusedConnections(served.clock, lambda line: served.access_log(encode(line))))
+    door = connection.Door(limits, RefusedConnections(served.clock, served.access_log))
     config = uvicorn.Config(
         host.app,
         http=connection.protocol(door),  # type: ignore[arg-type] # a maker of connections, as their class is

@@ -6,7 +6,7 @@ document of all of them, and one of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final
 
 from rawr.host.dispatch import FamilyDeps, Match, OpenApiTable, PublishedDocuments, published_answer
@@ -28,10 +28,10 @@ class WorkflowsFamily:
         self._deps = deps
         self._documents = PublishedDocuments(_documents(known, base_url), deps, family=Family.WORKFLOWS)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if self._documents.cover(request):
-            return await self._documents.answer(request)
-        return await published_answer(
+            return self._documents.answer(request)
+        return published_answer(
             request, self._deps, family=Family.WORKFLOWS, find=lambda: self._match(request.method, request.path)
         )
 

@@ -29,24 +29,23 @@ class Dedupe(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     key: str
 
 
-class Marks:
-    """The results of one request or one head, by their markers."""
+class Marks(dict[str, Any]):
+    """The results of one request or one head, by the keys of their markers."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+    __slots__ = ()
 
     def once(self, marker: Dedupe[T], make: Callable[[], T]) -> T:
         """The result under `marker`, made now if it is not there."""
-        if marker.key not in self._made:
-            self._made[marker.key] = make()
-        return cast("T", self._made[marker.key])
+        if marker.key not in self:
+            self[marker.key] = make()
+        return cast("T", self[marker.key])
 
     def find(self, marker: Dedupe[T]) -> T | None:
-        return cast("T | None", self._made.get(marker.key))
+        return cast("T | None", self.get(marker.key))
 
     def keep(self, marker: Dedupe[T], result: T) -> None:
         """Leave `result` under `marker`, in place of what was there."""
-        self._made[marker.key] = result
+        self[marker.key] = result
 
     def require(self, marker: Dedupe[T]) -> T:
         """The result under `marker`.
@@ -54,6 +53,6 @@ class Marks:
         Raises:
             MarkerMissingError: the step was not taken.
         """
-        if marker.key not in self._made:
+        if marker.key not in self:
             raise MarkerMissingError(f"the request has no mark {marker.key}: nothing may be done for it")
-        return cast("T", self._made[marker.key])
+        return cast("T", self[marker.key])
