@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from rawr.host.access import AccessLine, AccessLog
+from rawr.host.access import AccessLog, Answered
 
 
 def into(lines: list[Mapping[str, Any]]) -> AccessLog:
-    def keep(line: AccessLine) -> None:
-        lines.append(msgspec.to_builtins(line))
+    def keep(answered: Answered) -> None:
+        lines.append(msgspec.json.decode(answered.rendered()))
 
     return keep

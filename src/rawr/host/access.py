@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from rawr.security.policy import CallerClass
-from rawr.wire import iso_from_ms
+from rawr.wire import encode, iso_from_ms
 
 
 class AccessNotes(msgspec.Struct, kw_only=True):
@@ -46,18 +46,39 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     key_id: str | None
 
 
-AccessLog = Callable[[AccessLine], None]
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was answered, as it is handed to the log. Holds nothing that must not be logged."""
+
+    request_id: str
+    correlation_id: str
+    address: str
+    method: str | None
+    notes: AccessNotes
+    at_ms: int
+    took_s: float
+
+    def line(self) -> AccessLine:
+        notes = self.notes
+        return AccessLine(
+            ts=iso_from_ms(self.at_ms),
+            request_id=self.request_id,
+            correlation_id=self.correlation_id,
+            address=self.address,
+            method=self.method,
+            family=notes.family,
+            operation=notes.operation,
+            route=notes.route,
+            status=notes.status,
+            duration_ms=round(self.took_s * 1000, 2),
+            bytes_in=notes.bytes_in,
+            bytes_out=notes.bytes_out,
+            caller=notes.caller_class,
+            key_id=notes.key_id,
+        )
+
+    def rendered(self) -> bytes:
+        return encode(self.line())
 
 
-class Stamps:
-    """Times as text, as `iso_from_ms` has them. Most are of the same second as the one before."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._beginning = ""
-
-    def text(self, ms: int) -> str:
-        second, rest = divmod(ms, 1000)
-        if second != self._second:
-            self._second, self._beginning = second, iso_from_ms(second * 1000)[:-4]
-        return f"{self._beginning}{rest:03d}Z"
+AccessLog = Callable[[Answered], None]
+"""Takes what was answered at once, and makes a line of it a little later."""

@@ -8,12 +8,11 @@ from enum import Enum
 from rawr.host.settings import Limits
 
 
-class Turn(Enum):
-    """Whether a request may be answered now."""
+class Busy(Enum):
+    """Why a request cannot be answered now."""
 
-    GRANTED = "granted"
-    HOST_IS_BUSY = "host is busy"
-    ADDRESS_IS_BUSY = "address is busy"
+    HOST = "host"
+    ADDRESS = "address"
 
 
 class Admission:
@@ -26,16 +25,16 @@ class Admission:
         self.is_closed = False
         """Nobody new is let in: the host stops."""
 
-    def enter(self, address: str) -> Turn:
-        """Take a place for a request from `address`, if there is one. Who was granted it gives it back by `leave`."""
+    def enter(self, address: str) -> Busy | None:
+        """Take a place for a request from `address`, to be given back by `leave`; or why there is none."""
         if self._count >= self._most:
-            return Turn.HOST_IS_BUSY
+            return Busy.HOST
         of_this_one = self._by_address.get(address, 0)
         if of_this_one >= self._most_of_one:
-            return Turn.ADDRESS_IS_BUSY
+            return Busy.ADDRESS
         self._by_address[address] = of_this_one + 1
         self._count += 1
-        return Turn.GRANTED
+        return None
 
     def leave(self, address: str) -> None:
         self._count -= 1

@@ -28,6 +28,9 @@ FRAMING_BYTES_MAX: Final = 1 << 20
 UNREAD_BODY_BYTES_MAX: Final = 256 << 10
 """How much of a body that nobody wants is taken, so that the next request on the connection can follow."""
 
+SAME_BYTES_MAX: Final = 8 << 10
+"""A longer request is parsed also when it is the same as the one before. It is kept as long as its connection."""
+
 BAD_REQUEST: Final = text_response(400, "not a valid HTTP request")
 BAD_TARGET: Final = text_response(400, "the target of a request must be a path")
 BAD_VERSION: Final = text_response(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
@@ -54,6 +57,8 @@ class Door:
         self.refusal = refusal
         self._by_address: Counter[str] = Counter()
         self._count = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._lines = b""
 
     def enter(self, address: str) -> Response | None:
         """Count a connection; why it has to go again at once, or None. Each is to leave, also a refused one."""
@@ -62,6 +67,12 @@ class Door:
         if self._count > self.limits.connections:
             return HOST_IS_FULL
         return ADDRESS_IS_FULL if self._by_address[address] > self.limits.connections_per_address else None
+
+    def lines_of(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The lines of the headers that all answers have. They are the same list for as long as they are the same."""
+        if headers is not self._headers:
+            self._headers, self._lines = headers, header_lines(headers)
+        return self._lines
 
     def leave(self, address: str) -> None:
         self._count -= 1
@@ -92,7 +103,10 @@ class Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._looks: tuple[object, ...] = ()
         self._known = KnownHead()
-        self._in_head = False
+        self._in_head = self._in_request = False
+        self._requests_taken = 0
+        self._last_request = self._last_body = b""
+        """What came last, if it was one whole request, and the body in it."""
         self._framing_bytes = 0
         self._unread_bytes = 0
         self._is_over = False
@@ -125,8 +139,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        self._framing_bytes += len(data)
         self._idle_since_s = None
+        if data == self._last_request and self._awaits_request():
+            self._take_again()
+            return
+        self._framing_bytes += len(data)
+        self._last_request = b""
+        is_begun, self._requests_taken = self._in_request, 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -140,10 +159,45 @@ class Connection(HttpToolsProtocol):
                 self._refuse(HEAD_TOO_LARGE)
             elif self._in_head and self._head_timer is None:
                 self._head_timer = self.loop.call_later(self._door.limits.head_s, self._refuse, HEAD_TOO_SLOW)
+            elif not is_begun and self._requests_taken == 1 and not self._in_request:
+                self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        """`data` was one request, no more and no less."""
+        cycle = self.cycle
+        if len(data) <= SAME_BYTES_MAX and cycle.keep_alive and not cycle.waiting_for_100_continue:
+            self._last_request, self._last_body = data, bytes(cycle.body)
+
+    def _awaits_request(self) -> bool:
+        return self.cycle.response_complete and not self._in_request and not self.transport.is_closing()
+
+    def _take_again(self) -> None:
+        """Take the request that came last once more: the same bytes came again, and say the same."""
+        self._framing_bytes = self._unread_bytes = 0
+        self.scope = self.scope.copy()
+        self.scope["state"] = self.app_state.copy()
+        cycle = self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        self.scope["extensions"] = {EXCHANGE: _Exchange(cycle, self._known, self._door)}  # type: ignore[dict-item]
+        cycle.body += self._last_body
+        cycle.more_body = False
+        cycle.message_event.set()
+        self._start_asgi_task(cycle, self.app)
 
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()
-        self._in_head = True
+        self._in_head = self._in_request = True
         self._framing_bytes = self._unread_bytes = 0
         super().on_message_begin()
 
@@ -163,7 +217,7 @@ class Connection(HttpToolsProtocol):
             raise _RefusedError(BAD_VERSION)
         super().on_headers_complete()
         # The types of ASGI have extensions of dicts only.
-        self.scope["extensions"] = {EXCHANGE: _Exchange(self.cycle, self._known_head())}  # type: ignore[dict-item]
+        self.scope["extensions"] = {EXCHANGE: _Exchange(self.cycle, self._known_head(), self._door)}  # type: ignore[dict-item]
         self.headers = []  # for trailers, which would otherwise join the headers that the request has
 
     def _known_head(self) -> KnownHead:
@@ -177,6 +231,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.headers:
             raise _RefusedError(NO_TRAILERS)
+        self._in_request = False
+        self._requests_taken += 1
         super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -276,10 +332,11 @@ class _Exchange:
     third of what a small answer costs.
     """
 
-    __slots__ = ("_cycle", "known")
+    __slots__ = ("_cycle", "_door", "known")
 
-    def __init__(self, cycle: RequestResponseCycle, known: KnownHead) -> None:
+    def __init__(self, cycle: RequestResponseCycle, known: KnownHead, door: Door) -> None:
         self._cycle = cycle
+        self._door = door
         self.known = known
 
     def body(self) -> bytes | None:
@@ -292,7 +349,7 @@ class _Exchange:
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
-        ours, last = header_lines(cycle.default_headers), b""
+        ours, last = self._door.lines_of(cycle.default_headers), b""
         if is_last:
             cycle.keep_alive = False
         elif not cycle.keep_alive:

@@ -17,6 +17,7 @@ from rawr.errors import BadInputError
 from rawr.host.authority import Authority, admitted
 from rawr.host.bracket_notation import parse_bracketed
 from rawr.host.errors import ErrorBody, error_body, scope_missing, too_many_requests, unauthorized
+from rawr.host.head import Head
 from rawr.host.multipart import parse_multipart
 from rawr.host.orpc_codec import Envelope
 from rawr.host.orpc_values import plain
@@ -109,32 +110,63 @@ class OpenApiTable:
         return None
 
 
-async def published_answer(
-    request: Request,
-    deps: FamilyDeps,
-    *,
-    family: Family,
-    find: Callable[[], Match | None],
-) -> Response:
-    """Answer a call of a published family: decide, then route, then check the scope, then run."""
-    try:
-        decision = await deps.authority.decision(request, family)
-        if not decision.is_admitted:
-            return _refused(decision)
-        call = request.head.marks.once(_CALL, lambda: _Call(match=find()))
-        match = call.match
-        if match is None:
-            return not_found()
-        if call.opened_by is not decision:
-            if not decision.opens(match.part):
-                return plain_error(scope_missing(scope_name(family, match.part)))
-            call.opened_by = decision
-        notes = request.notes
-        notes.operation, notes.route = match.operation, match.route
-        given = call.given if call.given is not msgspec.UNSET else await _given(request, deps, call, match)
-        return json_response(await match.procedure.handle(deps.context(request, admitted(request)), given))
-    except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
-        return plain_error(error_body(error))
+class PublishedFamily:
+    """A published family: the procedures that `find` knows by method and path, and documents of them by path."""
+
+    def __init__(
+        self,
+        family: Family,
+        deps: FamilyDeps,
+        *,
+        find: Callable[[str, str], Match | None],
+        documents: Mapping[str, JsonValue],
+    ) -> None:
+        self._family = family
+        self._deps = deps
+        self._find = find
+        self._documents = {path: _document(document) for path, document in documents.items()}
+
+    async def __call__(self, request: Request) -> Response:
+        """Decide, then route, then check the scope, then run."""
+        authority = self._deps.authority
+        try:
+            decision = authority.at_once(request, self._family)
+            if not isinstance(decision, Decision):
+                decision = await authority.decision(request, self._family)
+            if not decision.is_admitted:
+                return _refused(decision)
+            call = request.head.marks.find(_CALL) or self._call_of(request.head)
+            match = call.match
+            if match is None:
+                return self._document_at(request.head) or not_found()
+            if call.opened_by is not decision:
+                if not decision.opens(match.part):
+                    return plain_error(scope_missing(scope_name(self._family, match.part)))
+                call.opened_by = decision
+            notes = request.notes
+            notes.operation, notes.route = match.operation, match.route
+            given = call.given if call.given is not msgspec.UNSET else await _given(request, self._deps, call, match)
+            return json_response(await match.procedure.handle(self._deps.context(request, admitted(request)), given))
+        except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong, the caller gets an answer
+            return plain_error(error_body(error))
+
+    def _call_of(self, head: Head) -> _Call:
+        call = _Call(match=self._find(head.method, head.path))
+        head.marks.keep(_CALL, call)
+        return call
+
+    def _document_at(self, head: Head) -> Response | None:
+        """No scope is needed to know what there is."""
+        return self._documents.get(head.path) if head.method in ("GET", "HEAD") else None
+
+
+def _document(document: JsonValue) -> Response:
+    return Response(
+        status=200,
+        content_type=b"application/json; charset=utf-8",
+        body=encode(document),
+        headers=((b"cache-control", b"no-store"),),
+    )
 
 
 async def _given(request: Request, deps: FamilyDeps, call: _Call, match: Match) -> Any:
@@ -153,33 +185,6 @@ def _refused(decision: Decision) -> Response:
         return after(decision.retry_after_s, plain_error(too_many_requests()))
     # Whatever was wrong with a key: outside it is as if there were none.
     return plain_error(unauthorized())
-
-
-class PublishedDocuments:
-    """OpenAPI documents by path, for any API key: no scope is needed to know what there is."""
-
-    def __init__(self, documents: Mapping[str, JsonValue], deps: FamilyDeps, *, family: Family) -> None:
-        self._deps = deps
-        self._family = family
-        self._responses = {
-            path: Response(
-                status=200,
-                content_type=b"application/json; charset=utf-8",
-                body=encode(document),
-                headers=((b"cache-control", b"no-store"),),
-            )
-            for path, document in documents.items()
-        }
-
-    def cover(self, request: Request) -> bool:
-        return request.path in self._responses and request.method in ("GET", "HEAD")
-
-    async def answer(self, request: Request) -> Response:
-        return await answered(self._answer(request), plain_error)
-
-    async def _answer(self, request: Request) -> Response:
-        decision = await self._deps.authority.decision(request, self._family)
-        return self._responses[request.path] if decision.is_admitted else _refused(decision)
 
 
 async def answered(work: Awaitable[Response], render: Callable[[ErrorBody], Response]) -> Response:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from rawr.clock import Clock, UlidSource
-from rawr.host.access import AccessLine, AccessLog, Stamps
-from rawr.host.admission import Admission, Turn
+from rawr.host.access import AccessLog, Answered
+from rawr.host.admission import Admission, Busy
 from rawr.host.errors import ErrorBody
 from rawr.host.head import EXCHANGE, Exchange, Head, KnownHead, head_of
 from rawr.host.patience import Patience
@@ -51,7 +51,6 @@ class Guard:
         self._started = UlidSource(clock).next()
         self._numbers = itertools.count(1)
         self._access_log = access_log
-        self._stamps = Stamps()
 
     def stop(self) -> None:
         """Let no request in any more, but for the engine's own and for who asks whether we are alive."""
@@ -66,52 +65,61 @@ class Guard:
             await _no_other_protocol(scope, send)
             return
         started_s = time.perf_counter()
+        known, request = self._request(scope, receive)
+        outer = CURRENT_REQUEST.set(request)
+        is_counted = False
+        try:
+            response = known.refusal
+            if response is None and request.head.peer.address:  # the engine counts its calls itself
+                response = self._no_turn(request.head)
+                is_counted = response is None
+            if response is None:
+                response = await self._answered(request)
+            if is_counted and response.stream is not None:  # only its beginning counts: streams have their own limit
+                self._admission.leave(request.head.peer.address)
+                is_counted = False
+            if not sent_at_once(response, request):
+                await send_all(response, request, send)
+        finally:
+            if is_counted:
+                self._admission.leave(request.head.peer.address)
+            CURRENT_REQUEST.reset(outer)
+            self._access_log(self._log_entry(request, started_s))
+
+    def _request(self, scope: Scope, receive: Receive) -> tuple[KnownHead, Request]:
         exchange: Exchange | None = scope.get("extensions", _NO_EXTENSIONS).get(EXCHANGE)
         known = KnownHead() if exchange is None else exchange.known
         head = known.head or self._learn(known, scope)
         request_id = known.request_id or f"{self._started}-{next(self._numbers)}"
-        request = Request(
+        return known, Request(
             head=head,
             request_id=request_id,
             correlation_id=known.correlation_id or request_id,
             receive=receive,
             exchange=exchange,
         )
-        outer = CURRENT_REQUEST.set(request)
-        try:
-            await self._respond(known.refusal, request, send)
-        finally:
-            CURRENT_REQUEST.reset(outer)
-            self._access_log(self._access_line(request, started_s))
 
-    async def _respond(self, refusal: Response | None, request: Request, send: Send) -> None:
-        response = refusal
-        address = request.head.peer.address
-        if response is None and not address:
-            response = await self._answered(request)  # the engine's, which counts its calls itself
-        elif response is None and (response := self._no_turn(request.head)) is None:
-            try:
-                response = await self._answered(request)
-                if sent_at_once(response, request):
-                    return
-                if response.stream is None:  # streams have a limit of their own, and only their beginning counts here
-                    await send_all(response, request, send)
-                    return
-            finally:
-                self._admission.leave(address)
-        await send_all(response, request, send)
+    def _log_entry(self, request: Request, started_s: float) -> Answered:
+        return Answered(
+            request_id=request.request_id,
+            correlation_id=request.correlation_id,
+            address=request.head.peer.address,
+            method=request.head.method,
+            notes=request.notes,
+            at_ms=self._clock.now_ms(),
+            took_s=time.perf_counter() - started_s,
+        )
 
     def _no_turn(self, head: Head) -> Response | None:
         """Why the request cannot be answered now. None when it may be; then it has taken a place."""
         if self._admission.is_closed and head.path != ALIVE_PATH:
             return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server is stopping", headers=(CLOSE,))
-        match self._admission.enter(head.peer.address):
-            case Turn.GRANTED:
-                return None
-            case Turn.HOST_IS_BUSY:
-                return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server has as many requests as it may have")
-            case Turn.ADDRESS_IS_BUSY:
-                return _not_now(head, 429, "TOO_MANY_REQUESTS", "your address has as many requests as it may have")
+        busy = self._admission.enter(head.peer.address)
+        if busy is None:
+            return None
+        if busy is Busy.HOST:
+            return _not_now(head, 503, "SERVICE_UNAVAILABLE", "the server has as many requests as it may have")
+        return _not_now(head, 429, "TOO_MANY_REQUESTS", "your address has as many requests as it may have")
 
     async def _answered(self, request: Request) -> Response:
         # Calls of the engine last as long as desks work.
@@ -154,26 +162,6 @@ class Guard:
         known.correlation_id = _given_id(known.head, b"x-correlation-id")
         known.refusal = self._refusals.of(known.head)
         return known.head
-
-    def _access_line(self, request: Request, started_s: float) -> AccessLine:
-        elapsed_s = time.perf_counter() - started_s
-        head, notes = request.head, request.notes
-        return AccessLine(
-            ts=self._stamps.text(self._clock.now_ms()),
-            request_id=request.request_id,
-            correlation_id=request.correlation_id,
-            address=head.peer.address,
-            method=head.method,
-            family=notes.family,
-            operation=notes.operation,
-            route=notes.route,
-            status=notes.status,
-            duration_ms=round(elapsed_s * 1000, 2),
-            bytes_in=notes.bytes_in,
-            bytes_out=notes.bytes_out,
-            caller=notes.caller_class,
-            key_id=notes.key_id,
-        )
 
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = {}

@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
-
 from rawr.clock import Clock
 from rawr.wire import encode, iso_from_ms
 
@@ -36,17 +34,21 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class Line(Protocol):
+    def rendered(self) -> bytes: ...
+
+
 class LineWriter:
     """From any thread: takes a line, at once, and writes it a little later. To be closed.
 
-    A line is bytes without an end of line, or a value that becomes a line of JSON.
+    A line has no end of line in it. What is not bytes yet becomes so when it is written.
     """
 
     def __init__(self, sink: Sink, clock: Clock, *, most: int = LINES_MAX) -> None:
         self._sink = sink
         self._clock = clock
         self._most = most
-        self._lines: deque[bytes | msgspec.Struct | threading.Event] = deque()
+        self._lines: deque[bytes | Line | threading.Event] = deque()
         self._dropped = 0
         self._dropped_said = 0
         self._wants_reopening = self._is_closing = False
@@ -55,7 +57,7 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="rawr-log", daemon=True)
         self._thread.start()
 
-    def __call__(self, line: bytes | msgspec.Struct) -> None:
+    def __call__(self, line: bytes | Line) -> None:
         if len(self._lines) >= self._most:
             self._dropped += 1
             return
@@ -102,8 +104,8 @@ class LineWriter:
                     flushed.append(mark)
                 case bytes() as line:
                     lines.append(line)
-                case value:
-                    lines.append(encode(value))
+                case unrendered:
+                    lines.append(unrendered.rendered())
         try:
             if self._wants_reopening:
                 self._wants_reopening = False

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
-from rawr.host.dispatch import FamilyDeps, OpenApiTable, PublishedDocuments, published_answer
-from rawr.host.request import Request
-from rawr.host.responses import Response
+from rawr.host.dispatch import FamilyDeps, OpenApiTable, PublishedFamily
 from rawr.procedures.contract import Procedure
 from rawr.procedures.openapi import TITLE, openapi_document
 from rawr.security.policy import Family, scope_name
@@ -17,23 +15,15 @@ PREFIX: Final = "/api/orpc"
 DOCUMENT_PATH: Final = f"{PREFIX}/openapi.json"
 
 
-class OpenApiFamily:
+class OpenApiFamily(PublishedFamily):
     def __init__(self, procedures: Iterable[Procedure], deps: FamilyDeps, *, base_url: str) -> None:
         known = tuple(procedures)
-        self._table = OpenApiTable(known, family=Family.ORPC, part_of=_part)
-        self._deps = deps
-        self._documents = PublishedDocuments(
-            {DOCUMENT_PATH: document(known, base_url=base_url)}, deps, family=Family.ORPC
-        )
-
-    def __call__(self, request: Request) -> Awaitable[Response]:
-        if self._documents.cover(request):
-            return self._documents.answer(request)
-        return published_answer(
-            request,
-            self._deps,
-            family=Family.ORPC,
-            find=lambda: self._table.match(request.method, request.path.removeprefix(PREFIX)),
+        table = OpenApiTable(known, family=Family.ORPC, part_of=_part)
+        super().__init__(
+            Family.ORPC,
+            deps,
+            find=lambda method, path: table.match(method, path.removeprefix(PREFIX)),
+            documents={DOCUMENT_PATH: document(known, base_url=base_url)},
         )
 
 

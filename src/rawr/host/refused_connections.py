@@ -5,10 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from rawr.clock import Clock, UlidSource
-from rawr.host.access import AccessLine, AccessLog
+from rawr.host.access import AccessLog, AccessNotes, Answered
 from rawr.host.responses import CLOSE, NO_STORE, Response, header_lines
-from rawr.security.policy import CallerClass
-from rawr.wire import iso_from_ms
 
 
 class RefusedConnections:
@@ -21,21 +19,14 @@ class RefusedConnections:
         """Write down the refusal; the bytes to send for it. Nothing of what was received is repeated in either."""
         request_id = self._ids.next()
         self._access_log(
-            AccessLine(
-                ts=iso_from_ms(self._clock.now_ms()),
+            Answered(
                 request_id=request_id,
                 correlation_id=request_id,
                 address=address,
                 method=None,
-                family="none",
-                operation=None,
-                route=None,
-                status=response.status,
-                duration_ms=0.0,
-                bytes_in=0,
-                bytes_out=len(response.body),
-                caller=CallerClass.UNLABELED,
-                key_id=None,
+                notes=AccessNotes(status=response.status, bytes_out=len(response.body)),
+                at_ms=self._clock.now_ms(),
+                took_s=0.0,
             )
         )
         return raw_response(response, request_id)

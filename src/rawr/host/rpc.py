@@ -81,10 +81,12 @@ class RpcFamily:
 
     async def __call__(self, request: Request) -> Response:
         head = request.head
-        try:
-            decision = await self._deps.authority.decision(request, Family.RPC)
-        except CredentialsUnavailableError as error:
-            return enveloped_error(error_body(error))
+        decision = self._deps.authority.at_once(request, Family.RPC)
+        if not isinstance(decision, Decision):
+            try:
+                decision = await self._deps.authority.decision(request, Family.RPC)
+            except CredentialsUnavailableError as error:
+                return enveloped_error(error_body(error))
         try:
             call = head.marks.find(_CALL) or self._call_of(head)
         except AmbiguousProtocolError as error:

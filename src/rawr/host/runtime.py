@@ -30,7 +30,7 @@ from rawr.execution.pending import check_drained
 from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
-from rawr.host.access import AccessLine, AccessLog
+from rawr.host.access import AccessLog, Answered
 from rawr.host.app import AppParts, build_app
 from rawr.host.asgi_call import PATH, asgi_call
 from rawr.host.auth import session_cookie
@@ -401,5 +401,5 @@ def _report_faults(faults: Iterable[PluginFault]) -> None:
         _log.warning("plugin %s is left out: %s: %s", fault.path, fault.code, fault.message)
 
 
-def _no_log(line: AccessLine) -> None:
+def _no_log(answered: Answered) -> None:
     """A host without a socket has nobody to keep a log of."""

@@ -41,6 +41,8 @@ from rawr.wire import iso_from_ms
 
 BACKLOG: Final = 512
 _PORT_FIX: Final = "choose another port: rawr up --port PORT, or [server] port in rawr.toml"
+GARBAGE_MIN: Final = 10_000
+"""How many more objects than before there must be, until some of them are looked through for cycles."""
 CLOSING_S: Final = 2
 """How long the last bytes of streams and answers may take, once a stopping server has nothing else to do."""
 
@@ -192,8 +194,7 @@ async def _serve_http(
 ) -> None:
     def started() -> None:
         served.log.flush()  # who waits for the record reads the warnings then
-        gc.collect()
-        gc.freeze()  # what is here now stays: it is not looked through again and again
+        _spare_collector()
         announce()
 
     server = _Server(_config(served, host), host, on_started=started)
@@ -229,6 +230,16 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _spare_collector() -> None:
+    """What is in memory once the server is up stays there, and what a request makes goes with it.
+
+    Looking through all of it again and again is a tenth of what a request costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_MIN)
 
 
 def _config(served: _Served, host: Host) -> uvicorn.Config:

@@ -6,12 +6,10 @@ document of all of them, and one of each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rawr.host.dispatch import FamilyDeps, Match, OpenApiTable, PublishedDocuments, published_answer
-from rawr.host.request import Request
-from rawr.host.responses import Response
+from rawr.host.dispatch import FamilyDeps, Match, OpenApiTable, PublishedFamily
 from rawr.procedures.contract import Capability, Procedure
 from rawr.procedures.openapi import openapi_document
 from rawr.security.policy import Family, scope_name
@@ -21,19 +19,11 @@ PREFIX: Final = "/api/workflows"
 TITLE: Final = "RAWR HQ workflows API"
 
 
-class WorkflowsFamily:
+class WorkflowsFamily(PublishedFamily):
     def __init__(self, capabilities: Iterable[Capability], deps: FamilyDeps, *, base_url: str) -> None:
         known = tuple(capabilities)
         self._tables = {capability.path_prefix: _table(capability) for capability in known}
-        self._deps = deps
-        self._documents = PublishedDocuments(_documents(known, base_url), deps, family=Family.WORKFLOWS)
-
-    def __call__(self, request: Request) -> Awaitable[Response]:
-        if self._documents.cover(request):
-            return self._documents.answer(request)
-        return published_answer(
-            request, self._deps, family=Family.WORKFLOWS, find=lambda: self._match(request.method, request.path)
-        )
+        super().__init__(Family.WORKFLOWS, deps, find=self._match, documents=_documents(known, base_url))
 
     def _match(self, method: str, path: str) -> Match | None:
         below = path.removeprefix(PREFIX)

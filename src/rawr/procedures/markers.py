@@ -8,7 +8,7 @@ requests of one connection have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -38,10 +38,11 @@ class Marks(dict[str, Any]):
         """The result under `marker`, made now if it is not there."""
         if marker.key not in self:
             self[marker.key] = make()
-        return cast("T", self[marker.key])
+        result: T = self[marker.key]
+        return result
 
     def find(self, marker: Dedupe[T]) -> T | None:
-        return cast("T | None", self.get(marker.key))
+        return self.get(marker.key)
 
     def keep(self, marker: Dedupe[T], result: T) -> None:
         """Leave `result` under `marker`, in place of what was there."""
@@ -55,4 +56,5 @@ class Marks(dict[str, Any]):
         """
         if marker.key not in self:
             raise MarkerMissingError(f"the request has no mark {marker.key}: nothing may be done for it")
-        return cast("T", self[marker.key])
+        result: T = self[marker.key]
+        return result

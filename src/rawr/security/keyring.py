@@ -111,15 +111,14 @@ def why_not(record: TokenRecord | None, given: str, *, now_ms: int) -> str | Non
     before = None if record is None else record.before
     is_current = hmac.compare_digest(_NO_HASH if record is None else record.token_hash, given)
     is_former = hmac.compare_digest(_NO_HASH if before is None else before.token_hash, given)
-    match record, before:
-        case None, _:
-            return "no such key, or it was revoked"
-        case TokenRecord(), _ if not (is_current or is_former):
-            return "another secret than that of the key"
-        case TokenRecord(), _ if record.expires_at_ms is not None and record.expires_at_ms <= now_ms:
-            return "expired"
-        case TokenRecord(), _ if is_former and before is not None and before.ends_at_ms <= now_ms:
-            return "rotated, and the overlap is over"
+    if record is None:
+        return "no such key, or it was revoked"
+    if not (is_current or is_former):
+        return "another secret than that of the key"
+    if record.expires_at_ms is not None and record.expires_at_ms <= now_ms:
+        return "expired"
+    if is_former and before is not None and before.ends_at_ms <= now_ms:
+        return "rotated, and the overlap is over"
     return None
 
 
