@@ -33,6 +33,7 @@ from rawr.coordination.ports import (
     FinishedEffect,
     RunIdConflictError,
     RunNotFoundError,
+    WorkflowMovedError,
     WorkflowVersionConflictError,
 )
 from rawr.errors import BadInputError
@@ -257,6 +258,33 @@ def test_a_run_id_of_another_workflow_is_refused_and_changes_nothing(bench: Benc
     assert bench(lambda store: store.list_runs(limit=10, workflow_id=WorkflowId("other"))) == []
 
 
+def test_a_run_is_created_only_of_the_newest_version_as_it_was_read(bench: Bench) -> None:
+    bench(lambda store: store.save_workflow(workflow()))
+    first = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert bench(lambda store: store.create_run(run_of("r1"), QUEUED, newest=first)).created
+    bench(lambda store: store.save_workflow(workflow(2)))
+    again = bench(lambda store: store.create_run(run_of("r1"), QUEUED, newest=first))
+    assert again.created is False  # a run that is there is answered whatever has become of its workflow
+    with pytest.raises(WorkflowMovedError, match="version 1 of workflow echo is not the newest one"):
+        bench(lambda store: store.create_run(run_of("r2"), QUEUED, newest=first))
+    assert bench(lambda store: store.get_run(RunId("r2"))) is None
+
+
+def test_a_version_that_was_replaced_is_not_the_one_that_was_read(bench: Bench) -> None:
+    bench(lambda store: store.save_workflow(workflow()))
+    before = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    bench(lambda store: store.save_workflow(workflow(name="Other")))
+    with pytest.raises(WorkflowMovedError):
+        bench(lambda store: store.create_run(run_of(), QUEUED, newest=before))
+    after = bench(lambda store: store.get_workflow(WorkflowId("echo")))
+    assert bench(lambda store: store.create_run(run_of(), QUEUED, newest=after)).created
+
+
+def test_a_workflow_that_nobody_has_saved_is_not_the_newest(bench: Bench) -> None:
+    with pytest.raises(WorkflowMovedError):
+        bench(lambda store: store.create_run(run_of(), QUEUED, newest=workflow()))
+
+
 @pytest.mark.parametrize("from_seq", [1, 2, 3, 4])
 def test_a_timeline_can_be_read_from_any_event_on(bench: Bench, from_seq: int) -> None:
     run_id = started(bench)
@@ -416,6 +444,14 @@ def test_an_engine_that_is_faster_than_the_handover_keeps_its_better_link(bench:
     assert links(bench) == ["http://localhost/t", OF_RUN.url]
     with pytest.raises(RunNotFoundError):
         bench(lambda store: store.mark_dispatched(RunId("none"), trace_link=OF_EVENT))
+
+
+def test_a_run_that_is_handed_over_is_answered_as_it_is_then(bench: Bench) -> None:
+    create(bench, run_of())
+    record(bench, RunId("r1"), RUNNING)
+    marked = bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    assert marked == bench(lambda store: store.get_run(RunId("r1")))
+    assert marked.status is RunStatus.RUNNING
 
 
 def test_runs_are_counted_by_status(bench: Bench) -> None:

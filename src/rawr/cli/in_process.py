@@ -20,7 +20,8 @@ from rawr.cli.context import Invocation
 from rawr.clock import RunIdSource, SystemClock
 from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
 from rawr.coordination.ports import WorkflowVersionConflictError
-from rawr.coordination.service import CoordinationService, WorkflowInvalidError
+from rawr.coordination.runnable import WorkflowInvalidError
+from rawr.coordination.service import CoordinationService
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
 from rawr.hq import Manifest, load_manifest

@@ -36,6 +36,12 @@ class RunIdConflictError(RawrError):
     code = "RUN_ID_CONFLICT"
 
 
+class WorkflowMovedError(RawrError):
+    """The newest version of the workflow is not the one it was taken for. Nothing was changed."""
+
+    code = "WORKFLOW_MOVED"
+
+
 class RunNotFoundError(RawrError):
     code = "RUN_NOT_FOUND"
 
@@ -89,13 +95,16 @@ class CoordinationStore(Protocol):
         """The same as one list in their wire form, for who passes it on unread."""
         ...
 
-    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
+    async def create_run(
+        self, run: Run, fact: Fact, fork: Fork | None = None, *, newest: Workflow | None = None
+    ) -> CreatedRun:
         """Add a run and its first event (seq 1; the run's status is stored as given, `fact` is not applied to it).
 
-        `fork` says how it goes on from another run; it never changes.
+        `fork` says how it goes on from another run; it never changes. `newest` is what the caller takes for the newest
+        version of the workflow, as it was read.
 
         A run with this id of the same workflow is returned as it is. Raises RunIdConflictError when it belongs
-        to another workflow.
+        to another workflow, WorkflowMovedError when `newest` is not the newest version any more.
         """
         ...
 
@@ -111,10 +120,10 @@ class CoordinationStore(Protocol):
         """
         ...
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
         """Remember that an engine has durably accepted the run, and by `links_when_dispatched` where it shows it.
 
-        Raises RunNotFoundError.
+        The run as it is then: a fast engine may have moved it on. Raises RunNotFoundError.
         """
         ...
 

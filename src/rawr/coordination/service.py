@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 
 from rawr.clock import Clock, RunIdSource
-from rawr.coordination.desks import not_runnable_reasons
 from rawr.coordination.forks import RerunAsked, fork_detail, forked
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import (
@@ -24,14 +23,26 @@ from rawr.coordination.model import (
     RunStatus,
     TimelineEvent,
     TraceLink,
-    ValidationIssue,
     ValidationResult,
     Workflow,
 )
-from rawr.coordination.ports import CoordinationStore, Dispatcher, EngineUnreachableError, RunNotFoundError
-from rawr.coordination.schemas import refused_schemas
+from rawr.coordination.ports import (
+    CoordinationStore,
+    CreatedRun,
+    Dispatcher,
+    EngineUnreachableError,
+    RunNotFoundError,
+    WorkflowMovedError,
+)
+from rawr.coordination.runnable import (
+    RunnableWorkflows,
+    WorkflowInvalidError,
+    existing_workflow,
+    judged,
+    refuse_unrunnable,
+    workflow_id_of,
+)
 from rawr.coordination.store_rules import check_same_workflow
-from rawr.coordination.validate import ValidationCode, validate_workflow
 from rawr.errors import BadInputError, RawrError, StorageError
 from rawr.ids import EventId, RunId, WorkflowId, normalized_id
 from rawr.telemetry.contract import Link, inngest_link, trace_links
@@ -42,10 +53,6 @@ WATCH_PAUSE_MIN_S: Final = 0.05
 WATCH_PAUSE_MAX_S: Final = 0.4
 
 
-class InvalidWorkflowIdError(BadInputError):
-    code = "INVALID_WORKFLOW_ID"
-
-
 class InvalidRunIdError(BadInputError):
     code = "INVALID_RUN_ID"
 
@@ -54,24 +61,6 @@ class TimelineEventNotFoundError(RawrError):
     """Whoever says to have seen this event of the run cannot have."""
 
     code = "TIMELINE_EVENT_NOT_FOUND"
-
-
-class WorkflowNotFoundError(RawrError):
-    code = "WORKFLOW_NOT_FOUND"
-
-
-class WorkflowInvalidError(BadInputError):
-    code = "WORKFLOW_VALIDATION_FAILED"
-
-    def __init__(self, validation: ValidationResult) -> None:
-        super().__init__("Workflow validation failed", details=msgspec.to_builtins(validation))
-        self.validation = validation
-
-
-class WorkflowNotRunnableError(BadInputError):
-    """The workflow is valid, and something in it is not available yet."""
-
-    code = "WORKFLOW_NOT_RUNNABLE"
 
 
 class RunQueueFailedError(RawrError):
@@ -120,6 +109,7 @@ class CoordinationService:
         self._trace_url = trace_url
         self._pause = pause
         self._tell_finished = tell_finished
+        self._runnable = RunnableWorkflows(store)
 
     async def list_workflows(self) -> list[Workflow]:
         """The newest version of each, by id."""
@@ -136,7 +126,7 @@ class CoordinationService:
             WorkflowInvalidError: with every reason.
             WorkflowVersionConflictError: older than the newest version, or that version has been run.
         """
-        validation = await asyncio.to_thread(_judged, workflow)
+        validation = await judged(workflow)
         if not validation.ok:
             raise WorkflowInvalidError(validation)
         await self._store.save_workflow(workflow)
@@ -144,14 +134,10 @@ class CoordinationService:
 
     async def get_workflow(self, workflow_id: str) -> Workflow:
         """Raises InvalidWorkflowIdError, WorkflowNotFoundError."""
-        known = workflow_id_of(workflow_id)
-        workflow = await self._store.get_workflow(known)
-        if workflow is None:
-            raise WorkflowNotFoundError("workflow not found", details={"workflowId": known})
-        return workflow
+        return await existing_workflow(self._store, workflow_id_of(workflow_id))
 
     async def validate_workflow(self, workflow_id: str) -> ValidationResult:
-        return await asyncio.to_thread(_judged, await self.get_workflow(workflow_id))
+        return await judged(await self.get_workflow(workflow_id))
 
     async def queue_run(
         self,
@@ -173,17 +159,39 @@ class CoordinationService:
             RunQueueFailedError: the run was stored and the engine refused it.
         """
         known = workflow_id_of(workflow_id)
-        wanted = self._run_ids.next() if run_id is None or not run_id.strip() else _new_run_id(run_id)
-        workflow = await self.get_workflow(known)
-        queued = self._queued_run(workflow, wanted, {} if run_input is None else run_input)
-        if (existing := await self._store.get_run(wanted)) is not None:  # also when the workflow has changed since
-            check_same_workflow(existing, queued)
+        is_named = run_id is not None and bool(run_id.strip())
+        wanted = _new_run_id(run_id) if run_id is not None and is_named else self._run_ids.next()
+        if is_named and (existing := await self._run_of(known, wanted)) is not None:
             return QueuedRun(run=existing, event_ids=())
-        await self._refuse_unrunnable(workflow)
-        created = await self._store.create_run(queued, _queued_fact(queued.started_at, correlation_id))
+        created = await self._created(known, wanted, {} if run_input is None else run_input, correlation_id)
         if not created.created:
             return QueuedRun(run=created.run, event_ids=())
         return await self._dispatched(created.run)
+
+    async def _run_of(self, workflow_id: WorkflowId, run_id: RunId) -> Run | None:
+        """The run of this id, if there is one; also when its workflow can no longer be run.
+
+        Raises:
+            WorkflowNotFoundError, RunIdConflictError: it belongs to another workflow.
+        """
+        await existing_workflow(self._store, workflow_id)
+        existing = await self._store.get_run(run_id)
+        if existing is not None:
+            check_same_workflow(existing, workflow_id)
+        return existing
+
+    async def _created(
+        self, workflow_id: WorkflowId, run_id: RunId, run_input: JsonValue, correlation_id: str | None
+    ) -> CreatedRun:
+        """The new run of the newest version. Raises what `queue_run` raises before anything is stored."""
+        while True:
+            workflow = await self._runnable.newest(workflow_id)
+            queued = self._queued_run(workflow, run_id, run_input)
+            fact = _queued_fact(queued.started_at, correlation_id)
+            try:
+                return await self._store.create_run(queued, fact, newest=workflow)
+            except WorkflowMovedError:
+                self._runnable.forget(workflow_id)  # each time somebody has saved it: this ends when they rest
 
     async def rerun(self, run_id: str, asked: RerunAsked) -> QueuedRun:
         """Run a run again as a new one, durably: whole, or from a desk on with what completed before it.
@@ -198,7 +206,7 @@ class CoordinationService:
         old = await self.get_run(run_id)
         workflow = await self._store.get_workflow(old.workflow_id, old.workflow_version)
         assert workflow is not None, "the version of a workflow that a run has used is never removed"
-        await self._refuse_unrunnable(workflow)
+        await refuse_unrunnable(workflow)
         fork = forked(old, workflow, await self._store.timeline(old.run_id), asked)
         run_input = old.input if asked.run_input is msgspec.UNSET else asked.run_input
         new = self._queued_run(workflow, self._run_ids.next(), {} if run_input is msgspec.UNSET else run_input)
@@ -319,16 +327,6 @@ class CoordinationService:
             for run in await self._store.unheard_runs(UNDISPATCHED_BATCH):
                 await self._tell_finished(run.run_id)
 
-    async def _refuse_unrunnable(self, workflow: Workflow) -> None:
-        validation = await asyncio.to_thread(_judged, workflow)
-        if not validation.ok:  # stored by a rawr with other rules
-            raise WorkflowInvalidError(validation)
-        if reasons := not_runnable_reasons(workflow):
-            raise WorkflowNotRunnableError(
-                f"workflow {workflow.workflow_id} cannot be run: {'; '.join(reasons)}",
-                details={"workflowId": workflow.workflow_id, "reasons": list(reasons)},
-            )
-
     def _queued_run(self, workflow: Workflow, run_id: RunId, run_input: JsonValue) -> Run:
         links = trace_links(self._base_url(), run_id, inngest_base_url=None)
         return Run(
@@ -344,22 +342,16 @@ class CoordinationService:
 
     async def _dispatched(self, run: Run) -> QueuedRun:
         try:
-            event_ids = await self._hand_over(run)
+            return await self._hand_over(run)
         except (RawrError, OSError) as error:
             raise await self._queue_failed(run, error) from error
-        return QueuedRun(run=await self._current(run), event_ids=event_ids)
 
-    async def _hand_over(self, run: Run) -> tuple[EventId, ...]:
+    async def _hand_over(self, run: Run) -> QueuedRun:
         event_ids = tuple(await self._dispatcher.dispatch(run))
         link = None
         if self._trace_url is not None and event_ids:
             link = trace_link_of(inngest_link(self._trace_url, run.run_id, inngest_event_id=event_ids[0]))
-        await self._store.mark_dispatched(run.run_id, trace_link=link)
-        return event_ids
-
-    async def _current(self, run: Run) -> Run:
-        """The run as stored now: a fast engine may have moved it on since it was queued."""
-        return await self._store.get_run(run.run_id) or run
+        return QueuedRun(run=await self._store.mark_dispatched(run.run_id, trace_link=link), event_ids=event_ids)
 
     async def _queue_failed(self, run: Run, error: Exception) -> RunQueueFailedError:
         message = f"run {run.run_id} could not be handed to the engine: {error}"
@@ -375,7 +367,7 @@ class CoordinationService:
         if self._tell_finished is not None:
             with contextlib.suppress(StorageError):
                 await self._tell_finished(run.run_id)
-                run = await self._current(run)
+                run = await self.get_run(run.run_id)
         return run
 
     def _now(self) -> str:
@@ -384,30 +376,6 @@ class CoordinationService:
 
 def trace_link_of(link: Link) -> TraceLink:
     return TraceLink(provider=link.provider, label=link.label, url=link.url)
-
-
-def _judged(workflow: Workflow) -> ValidationResult:
-    """Every reason not to save or run it. Takes up to a second for a large one, so not on the event loop."""
-    validation = validate_workflow(workflow)
-    if not validation.ok:
-        return validation
-    errors = tuple(
-        ValidationIssue(
-            code=ValidationCode.INVALID_DESK_SCHEMA.value,
-            message=f"Desk {desk.desk_id} {side} is {why}",
-            desk_id=desk.desk_id,
-        )
-        for desk, side, why in refused_schemas(workflow.desks)
-    )
-    return ValidationResult(ok=not errors, errors=errors)
-
-
-def workflow_id_of(text: str) -> WorkflowId:
-    """The id in `text`, trimmed. Raises InvalidWorkflowIdError."""
-    known = normalized_id(text)
-    if known is None:
-        raise InvalidWorkflowIdError("Invalid workflowId format", details={"workflowId": text.strip()})
-    return WorkflowId(known)
 
 
 def run_id_of(text: str) -> RunId:

@@ -9,9 +9,14 @@ import msgspec
 
 from rawr import wire
 from rawr.coordination.model import Run, Workflow
-from rawr.coordination.ports import RunIdConflictError, RunNotFoundError, WorkflowVersionConflictError
+from rawr.coordination.ports import (
+    RunIdConflictError,
+    RunNotFoundError,
+    WorkflowMovedError,
+    WorkflowVersionConflictError,
+)
 from rawr.errors import BadInputError
-from rawr.ids import RunId
+from rawr.ids import RunId, WorkflowId
 
 # What msgspec raises for a value that JSON cannot hold: a foreign type, a lone surrogate, a cycle.
 _NOT_JSON: Final = (TypeError, ValueError, RecursionError)
@@ -52,14 +57,22 @@ def stamped(workflow: Workflow, *, now_ms: int) -> Workflow:
     return msgspec.structs.replace(workflow, updated_at=wire.iso_from_ms(now_ms))
 
 
-def check_same_workflow(existing: Run, given: Run) -> None:
-    """Raises RunIdConflictError when `given` would take over the run of another workflow."""
-    if existing.workflow_id != given.workflow_id:
+def check_same_workflow(existing: Run, workflow_id: WorkflowId) -> None:
+    """Raises RunIdConflictError when a run of `workflow_id` would take over `existing`, the run of another workflow."""
+    if existing.workflow_id != workflow_id:
         raise RunIdConflictError(
-            f"run {given.run_id} belongs to workflow {existing.workflow_id}, not to {given.workflow_id}",
-            details={"runId": given.run_id, "workflowId": existing.workflow_id},
+            f"run {existing.run_id} belongs to workflow {existing.workflow_id}, not to {workflow_id}",
+            details={"runId": existing.run_id, "workflowId": existing.workflow_id},
             fix="choose another run id, or leave it out",
         )
+
+
+def workflow_moved(newest: Workflow) -> WorkflowMovedError:
+    return WorkflowMovedError(
+        f"version {newest.version} of workflow {newest.workflow_id} is not the newest one as it was read",
+        details={"workflowId": newest.workflow_id, "version": newest.version},
+        fix="read the workflow again",
+    )
 
 
 def run_not_found(run_id: RunId) -> RunNotFoundError:

@@ -169,8 +169,10 @@ class SqliteCoordinationStore:
         assert found is not None, "no workflows are an empty list"
         return found
 
-    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
-        return await self._database.write(lambda connection: _create_run(connection, run, fact, fork))
+    async def create_run(
+        self, run: Run, fact: Fact, fork: Fork | None = None, *, newest: Workflow | None = None
+    ) -> CreatedRun:
+        return await self._database.write(lambda connection: _create_run(connection, run, fact, fork, newest))
 
     async def fork(self, run_id: RunId) -> Fork | None:
         row = await self._database.read(
@@ -191,17 +193,8 @@ class SqliteCoordinationStore:
 
         return await self._database.write(unit)
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
-        def unit(connection: Connection) -> None:
-            row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
-            if row is None:
-                raise store_rules.run_not_found(run_id)
-            links = links_when_dispatched(_run(row), trace_link)
-            connection.execute(
-                "UPDATE run SET dispatched = 1, trace_links = ? WHERE number = ?", (to_json(links), row[0])
-            )
-
-        await self._database.write(unit)
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
+        return await self._database.write(lambda connection: _mark_dispatched(connection, run_id, trace_link))
 
     async def undispatched_runs(self, limit: int) -> list[Run]:
         return await self._runs("WHERE dispatched = 0 AND status = 'queued' ORDER BY number LIMIT ?", max(limit, 0))
@@ -360,12 +353,14 @@ def _workflow(connection: Connection, workflow_id: WorkflowId, version: int | No
     return None if row is None else msgspec.json.decode(row[0], type=Workflow)
 
 
-def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None) -> CreatedRun:
+def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None, newest: Workflow | None) -> CreatedRun:
     row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run.run_id,))
     if row is not None:
         existing = _run(row)
-        store_rules.check_same_workflow(existing, run)
+        store_rules.check_same_workflow(existing, run.workflow_id)
         return CreatedRun(run=existing, created=False)
+    if newest is not None and not _is_newest(connection, newest):
+        raise store_rules.workflow_moved(newest)
     [(number,)] = connection.execute(
         "INSERT INTO run (run_id, workflow_id, workflow_version, status, last_seq, started_at, finished_at, output, "
         "error, trace_links) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?) RETURNING number",
@@ -392,6 +387,25 @@ def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None)
         connection.execute("INSERT INTO run_fork (run_number, fork) VALUES (?, ?)", (number, to_json(fork)))
     _append(connection, number, run, fact, seq=1)
     return CreatedRun(run=run, created=True)
+
+
+def _is_newest(connection: Connection, workflow: Workflow) -> bool:
+    row = connection.one(
+        "SELECT document = ? FROM workflow WHERE workflow_id = ? ORDER BY version DESC LIMIT 1",
+        (to_json(workflow), workflow.workflow_id),
+    )
+    # What another rawr has stored may be written in another way and say the same.
+    return row == (1,) or _workflow(connection, workflow.workflow_id, None) == workflow
+
+
+def _mark_dispatched(connection: Connection, run_id: RunId, trace_link: TraceLink | None) -> Run:
+    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
+    if row is None:
+        raise store_rules.run_not_found(run_id)
+    run = _run(row)
+    links = links_when_dispatched(run, trace_link)
+    connection.execute("UPDATE run SET dispatched = 1, trace_links = ? WHERE number = ?", (to_json(links), row[0]))
+    return msgspec.structs.replace(run, trace_links=links)
 
 
 def _record(connection: Connection, run_id: RunId, fact: Fact) -> Run:

@@ -19,7 +19,8 @@ import msgspec
 from rawr.clock import Clock, RunIdSource, SystemClock
 from rawr.coordination.model import Run, Workflow
 from rawr.coordination.ports import CoordinationStore, WorkflowVersionConflictError
-from rawr.coordination.service import CoordinationService, WorkflowInvalidError
+from rawr.coordination.runnable import WorkflowInvalidError
+from rawr.coordination.service import CoordinationService
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
 from rawr.execution.code import InstanceCode

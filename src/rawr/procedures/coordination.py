@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from rawr.coordination.model import TimelineEvent
-from rawr.coordination.service import workflow_id_of
+from rawr.coordination.runnable import workflow_id_of
 from rawr.errors import RawrError
 from rawr.ids import RunId
 from rawr.procedures import operations

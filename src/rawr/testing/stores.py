@@ -95,12 +95,16 @@ class MemoryCoordinationStore:
     async def workflows_json(self) -> bytes:
         return encode(await self.list_workflows())
 
-    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
+    async def create_run(
+        self, run: Run, fact: Fact, fork: Fork | None = None, *, newest: Workflow | None = None
+    ) -> CreatedRun:
         kept = self._runs.get(run.run_id)
         if kept is not None:
             existing = kept.run()
-            store_rules.check_same_workflow(existing, run)
+            store_rules.check_same_workflow(existing, run.workflow_id)
             return CreatedRun(run=existing, created=False)
+        if newest is not None and await self.get_workflow(newest.workflow_id) != newest:
+            raise store_rules.workflow_moved(newest)
         kept = _KeptRun(run.workflow_id, run.workflow_version)
         kept.fork = None if fork is None else to_json(fork)
         self._append(kept, run, fact)
@@ -119,12 +123,13 @@ class MemoryCoordinationStore:
             kept.dispatched = False
         return run
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> None:
+    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
         kept = self._kept(run_id)
         run = kept.run()
-        links = links_when_dispatched(run, trace_link)
-        kept.document = to_json(msgspec.structs.replace(run, trace_links=links))
+        run = msgspec.structs.replace(run, trace_links=links_when_dispatched(run, trace_link))
+        kept.document = to_json(run)
         kept.dispatched = True
+        return run
 
     async def undispatched_runs(self, limit: int) -> list[Run]:
         waiting = [kept for kept in self._runs.values() if not kept.dispatched and kept.status is RunStatus.QUEUED]

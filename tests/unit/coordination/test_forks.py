@@ -39,10 +39,12 @@ class FillingStore(MemoryCoordinationStore):
 
     is_full = False
 
-    async def create_run(self, run: Run, fact: Fact, fork: Fork | None = None) -> CreatedRun:
+    async def create_run(
+        self, run: Run, fact: Fact, fork: Fork | None = None, *, newest: Workflow | None = None
+    ) -> CreatedRun:
         if self.is_full:
             raise StorageError("the disk is full")
-        return await super().create_run(run, fact, fork)
+        return await super().create_run(run, fact, fork, newest=newest)
 
 
 class Scene:

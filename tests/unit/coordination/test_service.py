@@ -29,16 +29,18 @@ from rawr.coordination.ports import (
     RunNotFoundError,
     WorkflowVersionConflictError,
 )
-from rawr.coordination.service import (
-    CoordinationService,
-    InvalidRunIdError,
+from rawr.coordination.runnable import (
     InvalidWorkflowIdError,
-    QueuedRun,
-    RunQueueFailedError,
-    TimelineEventNotFoundError,
     WorkflowInvalidError,
     WorkflowNotFoundError,
     WorkflowNotRunnableError,
+)
+from rawr.coordination.service import (
+    CoordinationService,
+    InvalidRunIdError,
+    QueuedRun,
+    RunQueueFailedError,
+    TimelineEventNotFoundError,
 )
 from rawr.errors import RawrError, StorageError
 from rawr.ids import DeskId, EventId, HandoffId, RunId, WorkflowId
@@ -354,6 +356,21 @@ def test_two_calls_at_once_with_one_run_id_hand_the_run_over_once() -> None:
     answers = done(both())
     assert sorted(answer.event_ids for answer in answers) == [(), ("event-1",)]
     assert scene.engine.taken == ["run-1"]
+
+
+def test_a_run_is_of_the_version_that_another_process_has_saved_meanwhile() -> None:
+    scene = Scene().save(flow())
+    assert scene.queue(run_id=None).run.workflow_version == 1
+    done(scene.store.save_workflow(flow(version=2)))
+    assert scene.queue(run_id=None).run.workflow_version == 2
+
+
+def test_a_workflow_that_another_process_has_changed_is_judged_again() -> None:
+    scene = Scene().save(flow())
+    scene.queue(run_id=None)
+    done(scene.store.save_workflow(flow(version=2, desks=(desk("a", kind="desk:human-wait"), desk("b")))))
+    scene.engine.taken.clear()
+    refused(scene, scene.service.queue_run("flow"), WorkflowNotRunnableError)
 
 
 def test_d5_a_run_id_of_another_workflow_is_refused_and_changes_nothing() -> None:

@@ -27,7 +27,7 @@ def create(invocation: Invocation, workflow_id: str, name: str | None, descripti
     """A workflow that is there is not replaced."""
     from rawr.cli.coordination import coordination_to_read, wire_form
     from rawr.coordination.desks import starter_workflow
-    from rawr.coordination.service import workflow_id_of
+    from rawr.coordination.runnable import workflow_id_of
 
     known = workflow_id_of(workflow_id)
     workflow = starter_workflow(known, name=name or known, description=description)
