@@ -238,7 +238,7 @@ def test_unknown_runs_are_none_or_empty(bench: Bench) -> None:
     with pytest.raises(RunNotFoundError, match="there is no run none"):
         record(bench, unknown, RUNNING)
     with pytest.raises(RunNotFoundError):
-        bench(lambda store: store.mark_dispatched(unknown))
+        bench(lambda store: store.mark_dispatched(run_of(unknown)))
 
 
 def test_creating_a_run_again_gives_the_stored_one(bench: Bench) -> None:
@@ -409,8 +409,8 @@ def test_undispatched_runs_are_queued_ones_that_no_engine_has_taken_oldest_first
     for name in ("taken", "waiting", "begun", "also-waiting", "failed"):
         run = run_of(name)
         create(bench, run)
-    bench(lambda store: store.mark_dispatched(RunId("taken")))
-    bench(lambda store: store.mark_dispatched(RunId("taken")))
+    bench(lambda store: store.mark_dispatched(run_of("taken")))
+    bench(lambda store: store.mark_dispatched(run_of("taken")))
     record(bench, RunId("begun"), RUNNING)
     record(bench, RunId("failed"), fact(EventType.RUN_FAILED, error="x"))
     waiting = bench(lambda store: store.undispatched_runs(10))
@@ -430,7 +430,7 @@ def links(bench: Bench) -> list[str]:
 
 def test_a_run_is_linked_to_its_event_and_then_to_its_run_at_the_engine(bench: Bench) -> None:
     create(bench, run_of())
-    bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    bench(lambda store: store.mark_dispatched(run_of("r1"), trace_link=OF_EVENT))
     assert links(bench) == ["http://localhost/t", OF_EVENT.url]
     started = record(bench, RunId("r1"), msgspec.structs.replace(RUNNING, trace_link=OF_RUN))
     assert links(bench) == [link.url for link in started.trace_links] == ["http://localhost/t", OF_RUN.url]
@@ -439,17 +439,17 @@ def test_a_run_is_linked_to_its_event_and_then_to_its_run_at_the_engine(bench: B
 def test_an_engine_that_is_faster_than_the_handover_keeps_its_better_link(bench: Bench) -> None:
     create(bench, run_of())
     record(bench, RunId("r1"), msgspec.structs.replace(RUNNING, trace_link=OF_RUN))
-    bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    bench(lambda store: store.mark_dispatched(run_of("r1"), trace_link=OF_EVENT))
     record(bench, RunId("r1"), COMPLETED)
     assert links(bench) == ["http://localhost/t", OF_RUN.url]
     with pytest.raises(RunNotFoundError):
-        bench(lambda store: store.mark_dispatched(RunId("none"), trace_link=OF_EVENT))
+        bench(lambda store: store.mark_dispatched(run_of("none"), trace_link=OF_EVENT))
 
 
 def test_a_run_that_is_handed_over_is_answered_as_it_is_then(bench: Bench) -> None:
     create(bench, run_of())
     record(bench, RunId("r1"), RUNNING)
-    marked = bench(lambda store: store.mark_dispatched(RunId("r1"), trace_link=OF_EVENT))
+    marked = bench(lambda store: store.mark_dispatched(run_of("r1"), trace_link=OF_EVENT))
     assert marked == bench(lambda store: store.get_run(RunId("r1")))
     assert marked.status is RunStatus.RUNNING
 
@@ -621,7 +621,7 @@ def test_unheard_runs_are_failed_ones_that_no_engine_took_oldest_first(bench: Be
     for name in ("late", "heard", "taken", "later"):
         create(bench, run_of(name, finalization=UNDER_CONTRACT))
         if name == "taken":
-            bench(lambda store: store.mark_dispatched(RunId("taken")))
+            bench(lambda store: store.mark_dispatched(run_of("taken")))
         record(bench, RunId(name), failed)
     create(bench, run_of("of-old"))
     record(bench, RunId("of-old"), failed)
@@ -684,7 +684,7 @@ def test_how_a_run_goes_on_from_another_is_kept_with_it_and_never_changes(bench:
 def test_a_withdrawn_run_ends_and_its_hooks_are_told_as_those_of_one_that_no_engine_took(bench: Bench) -> None:
     save(bench, workflow())
     create(bench, run_of(finalization=Finalization(contract=FINALIZATION_CONTRACT)))
-    bench(lambda store: store.mark_dispatched(RunId("r1")))
+    bench(lambda store: store.mark_dispatched(run_of("r1")))
     bench(lambda store: store.record(RunId("r1"), RUNNING))
     ended = fact(EventType.RUN_FAILED, "run.failed", error="ended")
     assert bench(lambda store: store.withdraw(RunId("r1"), ended)).status is RunStatus.FAILED
@@ -697,7 +697,7 @@ def test_a_withdrawn_run_ends_and_its_hooks_are_told_as_those_of_one_that_no_eng
 def test_a_run_that_has_ended_is_not_withdrawn(bench: Bench) -> None:
     save(bench, workflow())
     create(bench, run_of(finalization=Finalization(contract=FINALIZATION_CONTRACT)))
-    bench(lambda store: store.mark_dispatched(RunId("r1")))
+    bench(lambda store: store.mark_dispatched(run_of("r1")))
     bench(lambda store: store.record(RunId("r1"), RUNNING))
     bench(lambda store: store.record(RunId("r1"), fact(EventType.RUN_FAILED, "other", error="e")))
     bench(lambda store: store.withdraw(RunId("r1"), fact(EventType.RUN_FAILED, "run.failed", error="ended")))

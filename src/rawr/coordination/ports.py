@@ -120,10 +120,11 @@ class CoordinationStore(Protocol):
         """
         ...
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
+    async def mark_dispatched(self, run: Run, *, trace_link: TraceLink | None = None) -> Run:
         """Remember that an engine has durably accepted the run, and by `links_when_dispatched` where it shows it.
 
-        The run as it is then: a fast engine may have moved it on. Raises RunNotFoundError.
+        `run` is as it was created or read; a fast engine may have moved it on, and it is given as it is now.
+        Raises RunNotFoundError.
         """
         ...
 

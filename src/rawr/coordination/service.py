@@ -351,7 +351,7 @@ class CoordinationService:
         link = None
         if self._trace_url is not None and event_ids:
             link = trace_link_of(inngest_link(self._trace_url, run.run_id, inngest_event_id=event_ids[0]))
-        return QueuedRun(run=await self._store.mark_dispatched(run.run_id, trace_link=link), event_ids=event_ids)
+        return QueuedRun(run=await self._store.mark_dispatched(run, trace_link=link), event_ids=event_ids)
 
     async def _queue_failed(self, run: Run, error: Exception) -> RunQueueFailedError:
         message = f"run {run.run_id} could not be handed to the engine: {error}"

@@ -193,8 +193,8 @@ class SqliteCoordinationStore:
 
         return await self._database.write(unit)
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
-        return await self._database.write(lambda connection: _mark_dispatched(connection, run_id, trace_link))
+    async def mark_dispatched(self, run: Run, *, trace_link: TraceLink | None = None) -> Run:
+        return await self._database.write(lambda connection: _mark_dispatched(connection, run, trace_link))
 
     async def undispatched_runs(self, limit: int) -> list[Run]:
         return await self._runs("WHERE dispatched = 0 AND status = 'queued' ORDER BY number LIMIT ?", max(limit, 0))
@@ -354,16 +354,36 @@ def _workflow(connection: Connection, workflow_id: WorkflowId, version: int | No
 
 
 def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None, newest: Workflow | None) -> CreatedRun:
-    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run.run_id,))
-    if row is not None:
-        existing = _run(row)
-        store_rules.check_same_workflow(existing, run.workflow_id)
-        return CreatedRun(run=existing, created=False)
-    if newest is not None and not _is_newest(connection, newest):
-        raise store_rules.workflow_moved(newest)
-    [(number,)] = connection.execute(
+    number = _insert_run(connection, run, newest)
+    if number is None:
+        existing = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run.run_id,))
+        if existing is not None:
+            store_rules.check_same_workflow(_run(existing), run.workflow_id)
+            return CreatedRun(run=_run(existing), created=False)
+        if newest is not None and _workflow(connection, newest.workflow_id, None) != newest:
+            raise store_rules.workflow_moved(newest)
+        # It says the same and is written in another way: another rawr has stored it.
+        return _create_run(connection, run, fact, fork, None)
+    if run.input is not msgspec.UNSET:
+        connection.execute("INSERT INTO run_input (run_number, input) VALUES (?, ?)", (number, to_json(run.input)))
+    if run.finalization is not msgspec.UNSET:
+        connection.execute(
+            "INSERT INTO run_finalization (run_number, contract, finished_hook) VALUES (?, ?, ?)",
+            (number, to_json(run.finalization.contract), _json_or_null(run.finalization.finished_hook)),
+        )
+    if fork is not None:
+        connection.execute("INSERT INTO run_fork (run_number, fork) VALUES (?, ?)", (number, to_json(fork)))
+    _insert_event(connection, number, run, fact, seq=1)
+    return CreatedRun(run=run, created=True)
+
+
+def _insert_run(connection: Connection, run: Run, newest: Workflow | None) -> int | None:
+    """The number of the new row; None when its id is taken, or `newest` is not stored in these words as the newest."""
+    row = connection.one(
         "INSERT INTO run (run_id, workflow_id, workflow_version, status, last_seq, started_at, finished_at, output, "
-        "error, trace_links) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?) RETURNING number",
+        "error, trace_links) SELECT ?, ?, ?, ?, 1, ?, ?, ?, ?, ? WHERE ? IS NULL "
+        "OR (SELECT document FROM workflow WHERE workflow_id = ? ORDER BY version DESC LIMIT 1) = ? "
+        "ON CONFLICT (run_id) DO NOTHING RETURNING number",
         (
             run.run_id,
             run.workflow_id,
@@ -374,38 +394,26 @@ def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None,
             _json_or_null(run.output),
             _text_or_null(run.error),
             to_json(run.trace_links),
+            document := None if newest is None else to_json(newest),
+            run.workflow_id,
+            document,
         ),
     )
-    if run.input is not msgspec.UNSET:
-        connection.execute("INSERT INTO run_input (run_number, input) VALUES (?, ?)", (number, to_json(run.input)))
-    if run.finalization is not msgspec.UNSET:
-        connection.execute(
-            "INSERT INTO run_finalization (run_number, contract, finished_hook) VALUES (?, ?, ?)",
-            (number, to_json(run.finalization.contract), _json_or_null(run.finalization.finished_hook)),
-        )
-    if fork is not None:
-        connection.execute("INSERT INTO run_fork (run_number, fork) VALUES (?, ?)", (number, to_json(fork)))
-    _append(connection, number, run, fact, seq=1)
-    return CreatedRun(run=run, created=True)
+    return None if row is None else int(row[0])
 
 
-def _is_newest(connection: Connection, workflow: Workflow) -> bool:
-    row = connection.one(
-        "SELECT document = ? FROM workflow WHERE workflow_id = ? ORDER BY version DESC LIMIT 1",
-        (to_json(workflow), workflow.workflow_id),
-    )
-    # What another rawr has stored may be written in another way and say the same.
-    return row == (1,) or _workflow(connection, workflow.workflow_id, None) == workflow
-
-
-def _mark_dispatched(connection: Connection, run_id: RunId, trace_link: TraceLink | None) -> Run:
-    row = connection.one(_SELECT_RUN + "WHERE run_id = ?", (run_id,))
-    if row is None:
-        raise store_rules.run_not_found(run_id)
-    run = _run(row)
-    links = links_when_dispatched(run, trace_link)
-    connection.execute("UPDATE run SET dispatched = 1, trace_links = ? WHERE number = ?", (to_json(links), row[0]))
-    return msgspec.structs.replace(run, trace_links=links)
+def _mark_dispatched(connection: Connection, run: Run, trace_link: TraceLink | None) -> Run:
+    marked = connection.one("UPDATE run SET dispatched = 1 WHERE run_id = ? RETURNING number, last_seq", (run.run_id,))
+    if marked is None:
+        raise store_rules.run_not_found(run.run_id)
+    if marked[1] == 1 and trace_link is None:
+        return run  # nothing has happened to it since it was created
+    row = connection.one(_SELECT_RUN + "WHERE number = ?", (marked[0],))
+    assert row is not None
+    now = _run(row)
+    links = links_when_dispatched(now, trace_link)
+    connection.execute("UPDATE run SET trace_links = ? WHERE number = ?", (to_json(links), marked[0]))
+    return msgspec.structs.replace(now, trace_links=links)
 
 
 def _record(connection: Connection, run_id: RunId, fact: Fact) -> Run:
@@ -453,11 +461,7 @@ def _finished_effect(connection: Connection, run_id: RunId, key: str) -> Finishe
 
 def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: int) -> None:
     """Store `run` as it is after `fact`, the event of `fact`, and what the desk wants remembered."""
-    event = event_of(run, fact, seq=seq)
-    connection.execute(
-        "INSERT INTO event (run_number, seq, event_id, type, desk_id, document) VALUES (?, ?, ?, ?, ?, ?)",
-        (number, seq, event.event_id, event.type.value, _text_or_null(event.desk_id), to_json(event)),
-    )
+    _insert_event(connection, number, run, fact, seq=seq)
     connection.execute(
         "UPDATE run SET status = ?, last_seq = ?, finished_at = ?, output = ?, error = ?, trace_links = ? "
         "WHERE number = ?",
@@ -473,6 +477,14 @@ def _append(connection: Connection, number: int, run: Run, fact: Fact, *, seq: i
     )
     if fact.finished_hook is not None and run.finalization is not msgspec.UNSET:
         _keep_finished_hook(connection, number, run.finalization)
+
+
+def _insert_event(connection: Connection, number: int, run: Run, fact: Fact, *, seq: int) -> None:
+    event = event_of(run, fact, seq=seq)
+    connection.execute(
+        "INSERT INTO event (run_number, seq, event_id, type, desk_id, document) VALUES (?, ?, ?, ?, ?, ?)",
+        (number, seq, event.event_id, event.type.value, _text_or_null(event.desk_id), to_json(event)),
+    )
     if fact.memory is not None:
         _remember(connection, fact.memory)
 

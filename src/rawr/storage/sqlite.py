@@ -183,8 +183,9 @@ class Database:
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in a transaction on the writer thread; durable when this returns.
 
-        `unit` is short and synchronous and may be grouped with others, each in a savepoint of its own: what it
-        raises reaches this caller and undoes this unit alone. Cancelling the waiter does not withdraw the unit.
+        `unit` is short and synchronous and may be grouped with others: what it raises reaches this caller and undoes
+        this unit alone. It may be run again from its start, after everything was undone, so it changes nothing but
+        the database. Cancelling the waiter does not withdraw the unit.
 
         Raises:
             StorageError: a subclass; nothing of this unit was stored (OutcomeUnknownError: it may be).
@@ -244,22 +245,29 @@ class Database:
     def _transaction(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         list(self._raw.execute("BEGIN IMMEDIATE"))
         try:
-            outcomes = [self._run_alone(units[0])] if len(units) == 1 else [self._run(unit) for unit in units]
+            outcomes = self._run_together(units)
             if any(isinstance(outcome, Done) for outcome in outcomes):
                 list(self._raw.execute("COMMIT"))
         finally:
-            if self._raw.in_transaction:  # nothing to commit, a failed COMMIT, or a unit that could not be undone alone
-                list(self._raw.execute("ROLLBACK"))
+            self._roll_back()  # nothing to commit, a failed COMMIT, or a unit that could not be undone alone
         return outcomes
 
-    def _run_alone(self, unit: Unit) -> Outcome:
-        """What it raises undoes the transaction, which is all its own: that saves a savepoint."""
+    def _run_together(self, units: Sequence[Unit]) -> list[Outcome]:
+        """Seldom does one fail. Then all are undone, and run again such that each can be undone alone."""
         try:
-            return Done(unit(self._connection))
+            return [Done(unit(self._connection)) for unit in units]
         except Exception as error:  # noqa: BLE001 - it is told to who waits
-            return Failed(error)
+            self._roll_back()
+            if len(units) == 1:
+                return [Failed(error)]
+        list(self._raw.execute("BEGIN IMMEDIATE"))
+        return [self._run_guarded(unit) for unit in units]
 
-    def _run(self, unit: Unit) -> Outcome:
+    def _roll_back(self) -> None:
+        if self._raw.in_transaction:
+            list(self._raw.execute("ROLLBACK"))
+
+    def _run_guarded(self, unit: Unit) -> Outcome:
         list(self._raw.execute("SAVEPOINT unit"))
         try:
             value = unit(self._connection)

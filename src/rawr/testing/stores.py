@@ -123,8 +123,8 @@ class MemoryCoordinationStore:
             kept.dispatched = False
         return run
 
-    async def mark_dispatched(self, run_id: RunId, *, trace_link: TraceLink | None = None) -> Run:
-        kept = self._kept(run_id)
+    async def mark_dispatched(self, run: Run, *, trace_link: TraceLink | None = None) -> Run:
+        kept = self._kept(run.run_id)
         run = kept.run()
         run = msgspec.structs.replace(run, trace_links=links_when_dispatched(run, trace_link))
         kept.document = to_json(run)

@@ -11,8 +11,9 @@ from typing import Final
 from rawr.execution.embedded import waits
 from rawr.execution.embedded.cancellation import cancel_by_event
 from rawr.execution.embedded.gathering import start_or_gather
+from rawr.execution.embedded.interest import interest_in
 from rawr.execution.embedded.model import NewEvent
-from rawr.execution.embedded.registry import function_of
+from rawr.execution.embedded.registry import function_from, function_of
 from rawr.execution.embedded.starts import LazyScope, Start, start_if_within_rate, start_run
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
 from rawr.storage.sqlite import one, rows
@@ -76,8 +77,11 @@ def _route(at: Transition, event: NewEvent) -> None:
         _invoke(at, event)
         return
     # Waits and cancellations come first, for runs that are older than the event: not for those that it starts.
-    waits.match_event(at, event)
-    cancel_by_event(at, event)
+    is_awaited, may_cancel = interest_in(at, event.name)
+    if is_awaited:
+        waits.match_event(at, event)
+    if may_cancel:
+        cancel_by_event(at, event)
     _start_runs(at, event)
 
 
@@ -95,18 +99,18 @@ def _start_runs(at: Transition, event: NewEvent) -> None:
     """Start a run of every function that the event triggers, unless its id did so within the last 24 hours."""
     found = rows(
         at.connection,
-        "SELECT t.fn_id, t.condition FROM triggers t JOIN functions f ON f.fn_id = t.fn_id"
+        "SELECT t.fn_id, t.condition, f.config FROM triggers t JOIN functions f ON f.fn_id = t.fn_id"
         " WHERE t.event_name = ? AND f.archived = 0 AND (t.of_function IS NULL OR t.of_function = ?)",
         (event.name, event.of_function),
     )
     scope = LazyScope(at, event.body)
-    triggered = [fn_id for fn_id, condition in found if condition is None or scope.holds(condition)]
-    for fn_id in dict.fromkeys(triggered):
+    triggered = {fn_id: config for fn_id, condition, config in found if condition is None or scope.holds(condition)}
+    for fn_id, config in triggered.items():
         run_id = at.new_ulid()
         if _is_new(at, fn_id, event.event_id, run_id):
             due_ms = max(at.now_ms, event.starts_at_ms or 0)
             start = Start(run_id=run_id, event_ulids=(event.ulid,), due_ms=due_ms)
-            start_or_gather(at, function_of(at, fn_id), start, scope)
+            start_or_gather(at, function_from(config), start, scope)
 
 
 def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:

@@ -45,8 +45,19 @@ def fragment(value: JsonValue) -> Fragment:
         text = encode_canonical(value)
     except (OverflowError, UnicodeEncodeError, TypeError, RecursionError) as error:
         raise NotCanonicalError(f"cannot be written as JSON: {error}") from error
+    if is_plainly_canonical(text) and _is_simple(value):
+        return Fragment(text)
     signed = canonical(value)
     return Fragment(text, None if signed == text else signed)
+
+
+def _is_simple(value: JsonValue) -> bool:
+    """Whether it is JSON for sure: msgspec would write other things as well, and NaN as null."""
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_simple(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(_is_simple, value))
+    return value is None or type(value) in (str, int, bool)
 
 
 def read_fragment(value: JsonValue) -> Fragment:

@@ -34,6 +34,18 @@ def place_of(condition: str | None, trigger: Callable[[], JsonValue]) -> tuple[s
     return (None, None) if equality is None or key is None else (equality.async_path, key)
 
 
+def interest_in(at: Transition, event_name: str) -> tuple[bool, bool]:
+    """Whether there are waits for such an event, and whether there are runs that such an event may cancel."""
+    row = one(
+        at.connection,
+        "SELECT EXISTS (SELECT 1 FROM waits WHERE event_name = ?1),"
+        " EXISTS (SELECT 1 FROM cancels WHERE event_name = ?1)",
+        (event_name,),
+    )
+    assert row is not None
+    return bool(row[0]), bool(row[1])
+
+
 def concerned(at: Transition, event: NewEvent, interest: Interest) -> list[str]:
     """The rows whose condition holds for the event, each with the trigger of its own run."""
     select = (

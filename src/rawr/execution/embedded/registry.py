@@ -94,7 +94,12 @@ def function_of(at: Transition, fn_id: str) -> RegisteredFunction:
     """The function as it was registered last, maybe long ago."""
     row = one(at.connection, "SELECT config FROM functions WHERE fn_id = ?", (fn_id,))
     assert row is not None
-    return msgspec.json.decode(row[0], type=RegisteredFunction)
+    return function_from(row[0])
+
+
+def function_from(config: str) -> RegisteredFunction:
+    """The function as it is stored in `functions.config`."""
+    return msgspec.json.decode(config, type=RegisteredFunction)
 
 
 def _retire(at: Transition, app_id: str) -> None:
