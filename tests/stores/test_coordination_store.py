@@ -418,6 +418,16 @@ def test_undispatched_runs_are_queued_ones_that_no_engine_has_taken_oldest_first
     assert [run.run_id for run in bench(lambda store: store.undispatched_runs(1))] == ["waiting"]
 
 
+def test_a_handed_over_run_is_noted_before_whatever_is_written_after_it(bench: Bench) -> None:
+    async def noted(store: CoordinationStore) -> list[Run]:
+        await store.create_run(run_of(), QUEUED)
+        store.note_dispatched(run_of())
+        await store.create_run(run_of("r2"), QUEUED)
+        return await store.undispatched_runs(10)
+
+    assert [run.run_id for run in bench(noted)] == ["r2"]
+
+
 OF_EVENT = TraceLink(provider="inngest", label="Inngest Trace", url="http://i/events/e")
 OF_RUN = TraceLink(provider="inngest", label="Inngest Trace (r)", url="http://i/runs/r")
 

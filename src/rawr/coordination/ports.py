@@ -128,6 +128,13 @@ class CoordinationStore(Protocol):
         """
         ...
 
+    def note_dispatched(self, run: Run) -> None:
+        """`mark_dispatched` for who does not wait for it: durable soon, and before whatever is written after it.
+
+        When it is lost the run is handed over again at the next start, which does no harm.
+        """
+        ...
+
     async def undispatched_runs(self, limit: int) -> list[Run]:
         """Queued runs that no engine has accepted (the process died between the two), oldest first."""
         ...

@@ -5,8 +5,8 @@ stores through the store, and hands runs to whichever engine it was given.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -87,6 +87,7 @@ class CoordinationService:
     no page to link to.
     `pause` waits between two looks at a run that is watched.
     `tell_finished` calls the finished hooks of a run that no engine has taken; of all others the engine does it.
+    `starting` is entered while a run is being started, for who gives way to that.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class CoordinationService:
         trace_url: str | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         tell_finished: Callable[[RunId], Awaitable[None]] | None = None,
+        starting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -109,6 +111,7 @@ class CoordinationService:
         self._trace_url = trace_url
         self._pause = pause
         self._tell_finished = tell_finished
+        self._starting = starting
         self._runnable = RunnableWorkflows(store)
 
     async def list_workflows(self) -> list[Workflow]:
@@ -163,10 +166,11 @@ class CoordinationService:
         wanted = _new_run_id(run_id) if run_id is not None and is_named else self._run_ids.next()
         if is_named and (existing := await self._run_of(known, wanted)) is not None:
             return QueuedRun(run=existing, event_ids=())
-        created = await self._created(known, wanted, {} if run_input is None else run_input, correlation_id)
-        if not created.created:
-            return QueuedRun(run=created.run, event_ids=())
-        return await self._dispatched(created.run)
+        with self._starting():
+            created = await self._created(known, wanted, {} if run_input is None else run_input, correlation_id)
+            if not created.created:
+                return QueuedRun(run=created.run, event_ids=())
+            return await self._dispatched(created.run)
 
     async def _run_of(self, workflow_id: WorkflowId, run_id: RunId) -> Run | None:
         """The run of this id, if there is one; also when its workflow can no longer be run.
@@ -342,16 +346,24 @@ class CoordinationService:
 
     async def _dispatched(self, run: Run) -> QueuedRun:
         try:
-            return await self._hand_over(run)
+            event_ids = tuple(await self._dispatcher.dispatch(run))
+            if link := self._link_of(run, event_ids):
+                run = await self._store.mark_dispatched(run, trace_link=link)
+            else:
+                self._store.note_dispatched(run)
         except (RawrError, OSError) as error:
             raise await self._queue_failed(run, error) from error
+        return QueuedRun(run=run, event_ids=event_ids)
 
-    async def _hand_over(self, run: Run) -> QueuedRun:
-        event_ids = tuple(await self._dispatcher.dispatch(run))
-        link = None
-        if self._trace_url is not None and event_ids:
-            link = trace_link_of(inngest_link(self._trace_url, run.run_id, inngest_event_id=event_ids[0]))
-        return QueuedRun(run=await self._store.mark_dispatched(run, trace_link=link), event_ids=event_ids)
+    async def _hand_over(self, run: Run) -> None:
+        event_ids = await self._dispatcher.dispatch(run)
+        await self._store.mark_dispatched(run, trace_link=self._link_of(run, event_ids))
+
+    def _link_of(self, run: Run, event_ids: Sequence[EventId]) -> TraceLink | None:
+        """Where the engine shows it, if it has pages."""
+        if self._trace_url is None or not event_ids:
+            return None
+        return trace_link_of(inngest_link(self._trace_url, run.run_id, inngest_event_id=event_ids[0]))
 
     async def _queue_failed(self, run: Run, error: Exception) -> RunQueueFailedError:
         message = f"run {run.run_id} could not be handed to the engine: {error}"
@@ -365,7 +377,7 @@ class CoordinationService:
     async def _told(self, run: Run) -> Run:
         """The run after its finished hooks. What cannot be recorded now is told again at the next start."""
         if self._tell_finished is not None:
-            with contextlib.suppress(StorageError):
+            with suppress(StorageError):
                 await self._tell_finished(run.run_id)
                 run = await self.get_run(run.run_id)
         return run

@@ -6,7 +6,10 @@ event, so that appending costs the same however long the timeline is. Payloads a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -36,6 +39,7 @@ from rawr.storage.sqlite import Connection, Database, Migration, Row, SqlValue, 
 from rawr.wire import JsonValue
 
 T = TypeVar("T")
+_log: Final = logging.getLogger(__name__)
 
 MIGRATIONS: Final = (
     Migration(
@@ -195,6 +199,10 @@ class SqliteCoordinationStore:
 
     async def mark_dispatched(self, run: Run, *, trace_link: TraceLink | None = None) -> Run:
         return await self._database.write(lambda connection: _mark_dispatched(connection, run, trace_link))
+
+    def note_dispatched(self, run: Run) -> None:
+        noted = self._database.write_soon(lambda connection: _mark_dispatched(connection, run, None))
+        noted.add_done_callback(partial(_say_if_lost, run.run_id))
 
     async def undispatched_runs(self, limit: int) -> list[Run]:
         return await self._runs("WHERE dispatched = 0 AND status = 'queued' ORDER BY number LIMIT ?", max(limit, 0))
@@ -379,11 +387,11 @@ def _create_run(connection: Connection, run: Run, fact: Fact, fork: Fork | None,
 
 def _insert_run(connection: Connection, run: Run, newest: Workflow | None) -> int | None:
     """The number of the new row; None when its id is taken, or `newest` is not stored in these words as the newest."""
-    row = connection.one(
+    connection.execute(
         "INSERT INTO run (run_id, workflow_id, workflow_version, status, last_seq, started_at, finished_at, output, "
         "error, trace_links) SELECT ?, ?, ?, ?, 1, ?, ?, ?, ?, ? WHERE ? IS NULL "
         "OR (SELECT document FROM workflow WHERE workflow_id = ? ORDER BY version DESC LIMIT 1) = ? "
-        "ON CONFLICT (run_id) DO NOTHING RETURNING number",
+        "ON CONFLICT (run_id) DO NOTHING",
         (
             run.run_id,
             run.workflow_id,
@@ -399,7 +407,7 @@ def _insert_run(connection: Connection, run: Run, newest: Workflow | None) -> in
             document,
         ),
     )
-    return None if row is None else int(row[0])
+    return connection.last_row_id if connection.changes else None
 
 
 def _mark_dispatched(connection: Connection, run: Run, trace_link: TraceLink | None) -> Run:
@@ -414,6 +422,11 @@ def _mark_dispatched(connection: Connection, run: Run, trace_link: TraceLink | N
     links = links_when_dispatched(now, trace_link)
     connection.execute("UPDATE run SET trace_links = ? WHERE number = ?", (to_json(links), marked[0]))
     return msgspec.structs.replace(now, trace_links=links)
+
+
+def _say_if_lost(run_id: RunId, noted: Future[Run]) -> None:
+    if (error := noted.exception()) is not None:
+        _log.warning("run %s was handed over, and will be again at the next start: %s", run_id, error)
 
 
 def _record(connection: Connection, run_id: RunId, fact: Fact) -> Run:

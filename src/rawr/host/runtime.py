@@ -29,6 +29,7 @@ from rawr.execution.finished import tell_finished
 from rawr.execution.inngest_engine import InngestEngine
 from rawr.execution.pending import check_drained
 from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
+from rawr.execution.precedence import Precedence
 from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.access import AccessLog, Answered
@@ -111,10 +112,11 @@ async def open_host(
             stack.push_async_callback(asyncio.to_thread, keys.ring.sessions.end_all)
         await stack.enter_async_context(last_used_written(keys.ring.last_used))
         engine_calls = _InProcessCalls()
-        engine = await _engine(place, keys, engine_calls, code_of(manifest, store))
+        precedence = Precedence()
+        engine = await _engine(place, keys, engine_calls, code_of(manifest, store), precedence)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
-        service = _service(place, deps, engine)
+        service = _service(place, deps, engine, precedence)
         parts = _app_parts(place, keys, deps, service, engine)
         stack.push_async_callback(parts.ingress.close)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
@@ -245,9 +247,9 @@ def code_of(manifest: Manifest, store: CoordinationStore) -> RunCode:
     )
 
 
-async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> _Engine:
+async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode, precedence: Precedence) -> _Engine:
     if place.settings.inngest is None:
-        return await asyncio.to_thread(_embedded_engine, place, keys, calls, code)
+        return await asyncio.to_thread(_embedded_engine, place, keys, calls, code, precedence)
     await asyncio.to_thread(check_drained, place.file("engine.sqlite"))
     # Importing the SDK takes half a second; only an opened host needs it.
     from rawr.execution.ingest import make_event_sink
@@ -256,7 +258,9 @@ async def _engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunC
     return InngestEngine(server, events=make_event_sink(server), call=calls, clock=place.clock)
 
 
-def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode) -> EmbeddedEngine:
+def _embedded_engine(
+    place: _Place, keys: _Keys, calls: _InProcessCalls, code: RunCode, precedence: Precedence
+) -> EmbeddedEngine:
     return EmbeddedEngine(
         database=place.file("engine.sqlite"),
         run_dir=place.file("run"),
@@ -266,6 +270,7 @@ def _embedded_engine(place: _Place, keys: _Keys, calls: _InProcessCalls, code: R
         serve_url=place.local_url + PATH,
         max_calls=place.settings.engine_calls,
         code=code,
+        turn=precedence.turn,
     )
 
 
@@ -280,7 +285,7 @@ def _function_deps(place: _Place, store: CoordinationStore) -> FunctionDeps:
     )
 
 
-def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> CoordinationService:
+def _service(place: _Place, deps: FunctionDeps, engine: EventSink, precedence: Precedence) -> CoordinationService:
     return CoordinationService(
         store=deps.store,
         dispatcher=EngineDispatcher(engine),
@@ -289,6 +294,7 @@ def _service(place: _Place, deps: FunctionDeps, engine: EventSink) -> Coordinati
         base_url=lambda: place.base_url,
         trace_url=deps.trace_url,
         tell_finished=partial(tell_finished, deps),
+        starting=precedence.starting,
     )
 
 

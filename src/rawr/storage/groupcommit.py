@@ -84,12 +84,16 @@ class GroupWriter(Generic[U]):
 
     def submit_sync(self, unit: U) -> Any:
         assert threading.current_thread() is not self._thread, "a unit waits for its own writer"
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._enqueue(_Ticket(unit, future, None))
         try:
-            return future.result(ANSWER_TIMEOUT_S)
+            return self.submit_soon(unit).result(ANSWER_TIMEOUT_S)
         except concurrent.futures.TimeoutError as error:
             raise self._unanswered() from error
+
+    def submit_soon(self, unit: U) -> concurrent.futures.Future[Any]:
+        """Take `unit`, and wait for nothing. The future is done when it was committed, by the writer's thread."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._enqueue(_Ticket(unit, future, None))
+        return future
 
     def close(self) -> None:
         """Commit what was accepted, then stop. Safe to call twice."""

@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
@@ -133,8 +134,13 @@ class Connection:
 
     @property
     def changes(self) -> int:
-        """Rows that the last INSERT, UPDATE or DELETE changed."""
+        """Rows that the last INSERT, UPDATE or DELETE changed. Cheaper than RETURNING when no more is wanted."""
         return self._raw.changes()
+
+    @property
+    def last_row_id(self) -> int:
+        """The row id of the last row that was inserted."""
+        return self._raw.last_insert_rowid()
 
 
 def run(connection: Connection, sql: str, params: Params = ()) -> None:
@@ -199,6 +205,14 @@ class Database:
         self._refuse_fork()
         result: T = self._writer.submit_sync(unit)
         return result
+
+    def write_soon(self, unit: Callable[[Connection], T]) -> Future[T]:
+        """`write` for who has nothing to wait for: what is written after it comes after it.
+
+        The future is done when it is durable, or has failed; its callbacks are called by the writer's thread.
+        """
+        self._refuse_fork()
+        return self._writer.submit_soon(unit)
 
     async def read(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in a worker thread on one snapshot of what is committed. It cannot write."""

@@ -131,6 +131,9 @@ class MemoryCoordinationStore:
         kept.dispatched = True
         return run
 
+    def note_dispatched(self, run: Run) -> None:
+        self._kept(run.run_id).dispatched = True
+
     async def undispatched_runs(self, limit: int) -> list[Run]:
         waiting = [kept for kept in self._runs.values() if not kept.dispatched and kept.status is RunStatus.QUEUED]
         return [kept.run() for kept in waiting[: max(limit, 0)]]

@@ -116,6 +116,19 @@ def test_a_unit_that_fails_undoes_itself_alone(database: Database) -> None:
     assert numbers(database) == [1, 2, 3]
 
 
+def test_what_nobody_waits_for_comes_before_what_follows_and_before_the_close(path: Path) -> None:
+    with Database(path, MIGRATIONS) as database:
+        early = database.write_soon(insert(1))
+        assert database.write_sync(lambda c: rows(c, "SELECT n FROM t")) == [(1,)]
+        assert early.result(60) == 1
+        late, refused = database.write_soon(insert(2)), database.write_soon(insert(1))
+    assert late.result(60) == 2
+    with pytest.raises(ConstraintError):
+        refused.result(60)
+    with Database(path, MIGRATIONS) as again:
+        assert numbers(again) == [1, 2]
+
+
 def test_many_writers_share_one_transaction(database: Database, path: Path) -> None:
     wal = path.with_name(path.name + "-wal")
     entered, let_go = threading.Event(), threading.Event()

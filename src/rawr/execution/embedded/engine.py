@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, Required, TypedDict, Unpack
 
@@ -45,6 +45,7 @@ class EngineSettings(TypedDict, total=False):
     times: EngineTimes | None
     crashes_max: int
     code: RunCode | None
+    turn: Callable[[], Awaitable[None]] | None
 
 
 class Engine:
@@ -67,12 +68,14 @@ class Engine:
         times: EngineTimes | None = None,
         crashes_max: int = CRASHES_MAX,
         code: RunCode | None = None,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`run_dir` holds the locks that tell which engines live; all engines of one file share it.
 
         `steady_ms` only goes forward, at the pace of `clock`; where the two differ, the wall clock was set.
         `crashes_max` is how often a host may die in one job before the job is given up.
         `code` tells the code of this process; runs are pinned to it. Without it runs are pinned to nothing.
+        `turn` is awaited before each call of a run: other things may go first.
         """
         backoff = backoff or inngest_backoff(lambda: secrets.randbelow(BACKOFF_JITTER_MS + 1))
         self._store = EngineStore(database, clock=clock, backoff=backoff, crashes_max=crashes_max)
@@ -96,6 +99,7 @@ class Engine:
             max_calls=max_calls,
             code=code,
             sweep=self.sweep,
+            turn=turn or _at_once,
         )
         self._stopped = False
 
@@ -309,6 +313,10 @@ class Engine:
         if versions is not None:
             self._worker.serve(versions)
             self._worker.wake()
+
+
+async def _at_once() -> None:
+    """Nothing goes before the work."""
 
 
 class EmbeddedEngine(Engine):

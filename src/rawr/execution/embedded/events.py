@@ -16,7 +16,7 @@ from rawr.execution.embedded.model import NewEvent
 from rawr.execution.embedded.registry import function_from, function_of
 from rawr.execution.embedded.starts import LazyScope, Start, start_if_within_rate, start_run
 from rawr.execution.embedded.transition import Transition, stored_fragment, stored_texts
-from rawr.storage.sqlite import one, rows
+from rawr.storage.sqlite import rows, run
 
 DEDUPE_MS: Final = 24 * 3600 * 1000
 
@@ -27,10 +27,10 @@ def accept(at: Transition, events: Sequence[NewEvent], *, route_now: bool) -> No
     An event whose ULID is stored already is the same event, sent again.
     """
     for event in events:
-        fresh = one(
+        run(
             at.connection,
             "INSERT INTO events (ulid, event_id, name, of_function, body, body_canonical, received_at, routed,"
-            " starts_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1",
+            " starts_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (
                 event.ulid,
                 event.event_id,
@@ -42,7 +42,7 @@ def accept(at: Transition, events: Sequence[NewEvent], *, route_now: bool) -> No
                 event.starts_at_ms,
             ),
         )
-        if route_now and fresh is not None:
+        if route_now and at.connection.changes:
             _route(at, event)
 
 
@@ -114,10 +114,10 @@ def _start_runs(at: Transition, event: NewEvent) -> None:
 
 
 def _is_new(at: Transition, fn_id: str, event_id: str, run_id: str) -> bool:
-    fresh = one(
+    run(
         at.connection,
         "INSERT INTO event_keys VALUES (?, ?, ?, ?) ON CONFLICT (fn_id, event_id) DO UPDATE"
-        " SET run_id = excluded.run_id, seen_at = excluded.seen_at WHERE seen_at <= ? RETURNING 1",
+        " SET run_id = excluded.run_id, seen_at = excluded.seen_at WHERE seen_at <= ?",
         (fn_id, event_id, run_id, at.now_ms, at.now_ms - DEDUPE_MS),
     )
-    return fresh is not None
+    return at.connection.changes > 0

@@ -44,7 +44,7 @@ class EngineTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """Works for one engine. `sweep` is done from time to time, before looking for work."""
+    """Works for one engine. `sweep` is done from time to time before looking for work, `turn` before each call."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Worker:
         max_calls: int,
         code: RunCode | None,
         sweep: Callable[[], Awaitable[object]],
+        turn: Callable[[], Awaitable[None]],
     ) -> None:
         self.damage: EngineFileDamagedError | None = None
         """Set when the file turned out to be damaged; there is no more work then."""
@@ -69,11 +70,14 @@ class Worker:
         self._code = code
         self._has: frozenset[str] = frozenset() if code is None else code.offered()
         self._sweep = sweep
+        self._turn = turn
         self._serves: Mapping[str, str] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
         self._accepting_work = False
+        self._draining = False
 
     def serve(self, versions: Mapping[str, str]) -> None:
         """Work for these functions from now on, each in this version."""
@@ -86,6 +90,7 @@ class Worker:
     async def drain(self, drain_s: float) -> None:
         """Begin nothing new, give calls under way `drain_s` to end, and leave the others."""
         self._accepting_work = False
+        self._draining = True
         await _cancelled(self._loops[:1])
         if self._calls:
             await asyncio.wait(self._calls, timeout=drain_s)  # their leases are still renewed meanwhile
@@ -119,8 +124,10 @@ class Worker:
                 if time.monotonic() - swept_at >= self._times.sweep_s:
                     swept_at = time.monotonic()
                     await self._sweep()
-                free = self._max_calls - len(self._calls)
-                claims = await self._claim(free) if free > 0 else []
+                if (free := self._max_calls - len(self._calls)) <= 0:
+                    await self._until_a_call_ends()
+                    continue
+                claims = await self._claim(free)
                 for claim in claims:
                     self._begin(self._drive(claim))
                 if claims:
@@ -140,6 +147,13 @@ class Worker:
             except Exception:  # noqa: BLE001
                 _log.exception("the engine could not look for work, and tries again")
                 await asyncio.sleep(self._times.storage_retry_s)
+
+    async def _until_a_call_ends(self) -> None:
+        """Or until it is time to sweep. What comes in meanwhile has to wait anyway, so nobody looks at it."""
+        self._has_room.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._times.sweep_s):
+                await self._has_room.wait()
 
     async def _idle(self, seen_version: int, next_due_ms: int | None, wait_s: float) -> float:
         """Wait until there may be something to claim; how long to wait the next time.
@@ -176,6 +190,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
+        self._has_room.set()
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a call could not be settled; its job is delivered again after a restart", exc_info=error)
@@ -185,7 +200,8 @@ class Worker:
         made = 0
         following: Claim | None = claim
         while following is not None:
-            if not await self._pinned(following):
+            await self._turn()
+            if self._draining or not await self._pinned(following):
                 break
             made += 1
             outcome = await self._make(following)
