@@ -110,7 +110,12 @@ class Bench:
         self.engine = self.another()
 
     def another(
-        self, call: Any = None, *, steady: FakeClock | None = None, code: RunCode | None = None
+        self,
+        call: Any = None,
+        *,
+        steady: FakeClock | None = None,
+        code: RunCode | None = None,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> EmbeddedEngine:
         engine = EmbeddedEngine(
             database=self.root / "engine.sqlite",
@@ -122,6 +127,7 @@ class Bench:
             backoff=lambda _attempt: BACKOFF_MS,
             times=EngineTimes(storage_retry_s=0.01),
             code=code,
+            turn=turn,
         )
         if isinstance(self.wire.client, FetchingClient):
             self.wire.client.engine = engine

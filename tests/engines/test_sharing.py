@@ -350,3 +350,25 @@ def test_when_the_last_registrant_is_gone_the_others_functions_count_again(on_be
         assert await bench.engine.run_due() == 2  # no idempotency key in the version that is left
 
     on_bench(versions("old"), scenario)
+
+
+def test_an_engine_that_drains_makes_no_call_that_has_not_had_its_turn(on_bench: Any) -> None:
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def turn() -> None:
+        asked.set()
+        await never.wait()
+
+    async def scenario(bench: Any) -> None:
+        waiting = bench.another(turn=turn)
+        await waiting.start()
+        await bench.send()
+        await asyncio.wait_for(asked.wait(), 60)
+        stopping = asyncio.create_task(waiting.stop(60))
+        await asyncio.sleep(0)
+        never.set()
+        await stopping
+        assert bench.wire.seen == []
+        assert await bench.engine.run_due() == 1
+
+    on_bench(versions("only"), scenario)
