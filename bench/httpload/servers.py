@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -62,9 +63,9 @@ def bare() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def rawr(root: Path) -> Iterator[Server]:
+def rawr(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """The server of the instance at `root`, as `rawr serve` starts it."""
-    with _running(["-m", "rawr", "--instance", str(root), "serve", "--port", "0"]) as process:
+    with _running(["-m", "rawr", "--instance", str(root), "serve", "--port", "0"], environment) as process:
         folder = RunFolder(root / ".rawr" / "run")
         until_s = time.monotonic() + PATIENCE_S
         while (record := folder.running()) is None:
@@ -90,6 +91,19 @@ def load(job: Job) -> Result:
     return result
 
 
+def flushing(path: Path, seconds: float, environment: Mapping[str, str]) -> Measured:
+    """The loop of `bench.httpload.flushing`, in another process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.httpload.flushing", str(path), str(seconds)],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
+        timeout=seconds + PATIENCE_S,
+        check=True,
+    )
+    return msgspec.json.decode(done.stdout, type=Measured)
+
+
 def measure(server: Server, job: Job) -> Measured:
     before_s = server.usage().cpu_s
     result = load(job)
@@ -98,8 +112,13 @@ def measure(server: Server, job: Job) -> Measured:
 
 
 @contextlib.contextmanager
-def _running(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, *arguments], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+def _running(arguments: list[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=CHECKOUT,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         yield process
     finally:
