@@ -35,7 +35,7 @@ def test_up_status_and_down_are_one_life_and_each_may_be_said_twice(hq: Hq) -> N
 
     seen = hq.json("status").data
     assert (seen["running"], seen["url"], seen["server"]) == (True, first["url"], first["server"])
-    assert first["server"] == hq.record
+    assert first["server"] == {name: value for name, value in hq.record.items() if name != "endsWithinS"}
 
     down = hq.json("down").data
     assert down == {"stopped": True, "wasRunning": True, "pid": first["server"]["pid"], "killed": False}
@@ -172,6 +172,15 @@ def test_something_that_is_no_hq_at_the_recorded_address_is_not_talked_to(hq: Hq
         hq.root.joinpath(".rawr/run/server.json").write_text(json.dumps({**hq.record, "url": url}))
         assert hq.json("workflow", "coord", "list").error["code"] == "SERVER_OTHER_INSTANCE"
     assert hq.json("down").data["stopped"] is True
+
+
+def test_a_server_has_as_long_to_end_as_it_said_it_may_take(hq: Hq) -> None:
+    hq.json("up")
+    hq.json("workflow", "coord", "run", "gated", "--run-id", "held", "--no-wait")
+    hq.wait_for_call("first", "held")
+    record = hq.root / ".rawr/run/server.json"
+    record.write_text(json.dumps({**hq.record, "endsWithinS": 0.0}))
+    assert hq.json("down").data["killed"] is True
 
 
 def test_a_corrupt_store_is_named_and_left_as_it_is(hq: Hq) -> None:

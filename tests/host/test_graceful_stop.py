@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from tests.host.server_process import DEADLINE_S, Server
 
+from rawr.storage.sqlite import look_into
+
 BODY = b'{"json":{}}'
 
 
@@ -118,6 +120,26 @@ def test_a_stopping_server_ends_streams_finishes_requests_and_sends_new_ones_awa
     (patient.root / "go").touch()  # the desk is under way as well
     assert patient.process.wait(DEADLINE_S) == 0
     assert {line["status"] for line in patient.access_lines() if line["operation"] == "state/getRuntimeState"} == {200}
+
+
+def test_no_desk_begins_while_a_stopping_server_waits_for_requests(patient: Server) -> None:
+    patient.client().call("coordination/queueRun", {"workflowId": "waiting", "runId": "run-g"}, dict[str, Any])
+    slow = Caller(patient, "state/getRuntimeState", BODY)
+    port, calls, log = patient.port(), patient.root / "calls", patient.root / ".rawr" / "coordination.sqlite"
+    wait_for(calls.exists)
+    patient.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: stopping(patient, port))
+    (patient.root / "go").touch()
+    completed = "SELECT 1 FROM event WHERE type = 'desk.completed'"
+    wait_for(lambda: look_into(log, completed))
+    slow.go_on()
+    assert b"HTTP/1.1 200 " in slow.end()
+    assert patient.process.wait(DEADLINE_S) == 0
+    assert calls.read_text() == "x"
+
+
+def test_the_record_says_how_long_the_end_may_take(patient: Server) -> None:
+    assert patient.ready().ends_within_s == DEADLINE_S + 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

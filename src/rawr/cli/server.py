@@ -25,6 +25,8 @@ from rawr.storage.lock import FileLock, pids_holding
 ANSWER_TIMEOUT_S: Final = 2.0
 COMES_UP_S: Final = 15.0
 """How long a command waits for a server that lives and does not answer yet."""
+ENDS_WITHIN_S: Final = 20.0
+"""How long a server has to end that has not said how long it may take."""
 KILL_S: Final = 5.0
 START_LOCK_S: Final = 90.0
 POLL_S: Final = 0.05
@@ -107,10 +109,10 @@ def asking(record: ServerRecord) -> HqClient:
     return HqClient(record.url, "", timeout_s=ANSWER_TIMEOUT_S, certificate=certificate)
 
 
-def stop_server(invocation: Invocation, *, timeout_s: float) -> Stopped | None:
+def stop_server(invocation: Invocation, *, timeout_s: float | None = None) -> Stopped | None:
     """Stop the server of this instance; None when none lives. A record that a dead one left is removed.
 
-    One that has not ended by itself after `timeout_s` is killed.
+    One that has not ended by itself after `timeout_s` is killed; by default it has as long as it said it may take.
 
     Raises:
         ServerStuckError: who holds the lock cannot be found out, or it cannot be ended.
@@ -123,7 +125,7 @@ def stop_server(invocation: Invocation, *, timeout_s: float) -> Stopped | None:
             return None
         pid = _pid_of_server(instance)
         invocation.say(f"stopping the server (pid {pid}) ...")
-        killed = _end(instance, pid, timeout_s)
+        killed = _end(instance, pid, _ends_within_s(instance) if timeout_s is None else timeout_s)
         RunFolder(instance.layout.run).withdraw()
         return Stopped(pid=pid, killed=killed)
 
@@ -166,6 +168,11 @@ def _pid_of_server(instance: Instance) -> int:
     if record is None or pids is not None or not _answers(record, instance):
         raise _stuck(instance, "holds its lock, and which process that is cannot be found out")
     return record.pid
+
+
+def _ends_within_s(instance: Instance) -> float:
+    record = _true_record(instance, RunFolder(instance.layout.run))
+    return ENDS_WITHIN_S if record is None or record.ends_within_s is None else record.ends_within_s
 
 
 def _end(instance: Instance, pid: int, timeout_s: float) -> bool:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rawr.coordination.ports import EngineUnreachableError
-from rawr.errors import BadInputError
+from rawr.errors import BadInputError, RawrError
 from rawr.execution.ports import (
     APP_ID,
     DurableFunction,
@@ -97,6 +99,12 @@ class EventsRefusedError(BadInputError):
     """The Inngest server did not take an event."""
 
     code = "EVENTS_REFUSED"
+
+
+class FunctionExitedError(RawrError):
+    """A function called `sys.exit()`, which would end the host. It is an error of the function like any other."""
+
+    code = "FUNCTION_EXITED"
 
 
 class UnknownRunError(BadInputError):
@@ -251,15 +259,31 @@ class _SdkSteps:
 
     async def run(self, step_id: str, body: Callable[[int], Awaitable[JsonValue]]) -> JsonValue:
         async def attempt() -> JsonValue:
-            try:
+            with _failures_told():
                 return await body(self._ctx.attempt)
-            except FunctionFailedError as error:
-                raise inngest.NonRetriableError(str(error), quiet=True) from error
 
         return await self._ctx.step.run(step_id, attempt)
 
     async def race(self, branches: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        await self._ctx.group.parallel(tuple(branches), parallel_mode=inngest.ParallelMode.RACE)
+        within = tuple(partial(_not_exiting, branch) for branch in branches)
+        await self._ctx.group.parallel(within, parallel_mode=inngest.ParallelMode.RACE)
+
+
+async def _not_exiting(branch: Callable[[], Awaitable[None]]) -> None:
+    """A branch is a task of its own, and one that lets `sys.exit()` through ends the event loop."""
+    with _failures_told():
+        await branch()
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """What goes wrong within, as the SDK understands it. `sys.exit()` must not end the host."""
+    try:
+        yield
+    except FunctionFailedError as error:
+        raise inngest.NonRetriableError(str(error), quiet=True) from error
+    except SystemExit as error:
+        raise FunctionExitedError(f"it called sys.exit({error.code!r})") from error
 
 
 def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDeps) -> list[inngest.Function[Any]]:
@@ -271,17 +295,16 @@ def _sdk_functions(client: _Client, function: DurableFunction, deps: FunctionDep
 
     async def run(ctx: inngest.Context) -> JsonValue:
         steps: Steps = _SdkSteps(ctx)
-        try:
+        with _failures_told():
             return await function.body(deps, steps, ctx.event.data)
-        except FunctionFailedError as error:
-            raise inngest.NonRetriableError(str(error), quiet=True) from error
 
     async def give_up(ctx: inngest.Context) -> None:
         ended: Any = ctx.event.data
         message = str(ended["error"]["message"])
         if ctx.event.name == _CANCELLED:
             message = f"the engine's run was cancelled: {message}"
-        await function.on_failure(deps, ended["event"]["data"], message)
+        with _failures_told():
+            await function.on_failure(deps, ended["event"]["data"], message)
 
     make = client.create_function(
         fn_id=function.function_id,

@@ -52,6 +52,9 @@ class InngestEngine:
         """Begin to register, and go on until it is done: the instance is of use before that, and calls may come."""
         self._registering = asyncio.create_task(self._register_until_done())
 
+    async def drain(self, drain_s: float) -> None:
+        """Its calls are requests like others, and whoever stops the host waits for those."""
+
     async def stop(self, drain_s: float) -> None:
         """Register no more, and hang up. The server repeats the calls under way that we do not answer."""
         del drain_s

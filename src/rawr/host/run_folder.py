@@ -30,8 +30,11 @@ class ServerAlreadyRunningError(RawrError):
     code = "SERVER_ALREADY_RUNNING"
 
 
-class ServerRecord(Wire, frozen=True, kw_only=True):
-    """`run/server.json`: where the server of an instance is. Only worth something while the lock is held."""
+class ServerRecord(Wire, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """`run/server.json`: where the server of an instance is. Only worth something while the lock is held.
+
+    The server may be of a later rawr than who reads it, and say more.
+    """
 
     pid: int
     url: str
@@ -39,6 +42,8 @@ class ServerRecord(Wire, frozen=True, kw_only=True):
     started_at: str
     certificate: str | None = None
     """The file that holds what the server shows, when it speaks TLS. Who calls it trusts this one and no other."""
+    ends_within_s: float | None = None
+    """How long it may take to end once it is told to, everything included."""
 
 
 class RunFolder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """How processes of this machine reach it, when a socket is in front of it."""
     streams: OpenStreams
     """To be stopped before the socket is: what follows a run has no end of its own in sight."""
+    drain: Callable[[float], Awaitable[None]]
+    """Begin no more calls of runs, and give those under way so many seconds to end."""
 
 
 @asynccontextmanager
@@ -129,6 +131,7 @@ async def open_host(
             base_url=place.base_url,
             local_url=place.local_url,
             streams=parts.families.streams,
+            drain=engine.drain,
         )
 
 
@@ -178,6 +181,8 @@ class _Engine(EventSink, Protocol):
     """What runs the functions of the instance, in here or elsewhere."""
 
     async def start(self) -> None: ...
+
+    async def drain(self, drain_s: float) -> None: ...
 
     async def stop(self, drain_s: float) -> None: ...
 

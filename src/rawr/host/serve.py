@@ -19,7 +19,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvicorn
@@ -45,6 +45,8 @@ GARBAGE_MIN: Final = 10_000
 """How many more objects than before there must be, until some of them are looked through for cycles."""
 CLOSING_S: Final = 2
 """How long the last bytes of streams and answers may take, once a stopping server has nothing else to do."""
+LEAVING_S: Final = 8.0
+"""For what comes after the last connection: the stores are closed, the logs written."""
 
 _log: Final = logging.getLogger("rawr.host")
 
@@ -151,6 +153,7 @@ class _Served(msgspec.Struct, frozen=True, kw_only=True):
             instance_id=self.instance_id,
             started_at=iso_from_ms(self.clock.now_ms()),
             certificate=None if self.settings.tls is None else str(self.settings.tls.certificate.resolve()),
+            ends_within_s=self.settings.limits.drain_s + CLOSING_S + LEAVING_S,
         )
 
     def renew(self) -> None:
@@ -198,7 +201,7 @@ async def _serve_http(
         announce()
 
     server = _Server(_config(served, host), host, on_started=started)
-    stopping = asyncio.create_task(_stop_when_told(server, host, stop))
+    stopping = asyncio.create_task(_stop_when_told(server, stop))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -212,20 +215,35 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._host = host
         self._on_started = on_started
+        self._under_way: asyncio.Future[Any] | None = None
+        """What the end waits for, once it has begun."""
+
+    def stop(self) -> None:
+        """Begin to end: no more work, no new requests, and at the same time the end of what is under way."""
+        drain_s = self._host.settings.limits.drain_s
+        self._host.app.stop()
+        self._under_way = asyncio.gather(self._answered(drain_s), self._host.drain(drain_s))
+        for kept in list(self.server_state.connections):
+            kept.shutdown()
+        self._host.streams.stop()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         await asyncio.to_thread(self._on_started)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is under way, and tell everybody else that we stop; only then close."""
-        drain_s = self._host.settings.limits.drain_s
+        """Tell everybody else that we stop while anything is under way; only then close."""
+        if self._under_way is not None:
+            await self._under_way
+        await super().shutdown(sockets=sockets)
+
+    async def _answered(self, within_s: float) -> None:
         try:
-            async with asyncio.timeout(drain_s):
+            async with asyncio.timeout(within_s):
                 await self._host.app.idle()
         except TimeoutError:
-            _log.warning("some requests were not answered within %g s and are given up", drain_s)
-        await super().shutdown(sockets=sockets)
+            _log.warning("some requests were not answered within %g s and are given up", within_s)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -268,14 +286,10 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()
 
 
-async def _stop_when_told(server: uvicorn.Server, host: Host, stop: asyncio.Event) -> None:
+async def _stop_when_told(server: _Server, stop: asyncio.Event) -> None:
     await stop.wait()
     _log.info("stopping; another signal ends this at once")
-    host.app.stop()
-    for kept in list(server.server_state.connections):
-        kept.shutdown()
-    host.streams.stop()
-    server.should_exit = True
+    server.stop()
 
 
 @contextlib.asynccontextmanager

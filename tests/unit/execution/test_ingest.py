@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -190,6 +191,24 @@ def test_a_function_that_ends_itself_as_failed_is_not_retried(in_step: bool) -> 
     answer = ask(body=call_body(), durable=function(body))
     assert (answer.status, answer.headers["x-inngest-no-retry"]) == (500, "true")
     assert json.loads(answer.body)["message"] == "no such workflow"
+
+
+@pytest.mark.parametrize("where", ["in a step", "outside of steps", "in a branch"])
+def test_a_function_that_exits_has_failed_and_the_host_goes_on(where: str) -> None:
+    async def leave(_attempt: int = 0) -> JsonValue:
+        sys.exit("enough")
+
+    async def body(_deps: FunctionDeps, steps: Steps, _data: Mapping[str, JsonValue]) -> JsonValue:
+        async def branch() -> None:
+            await leave()
+
+        if where == "in a branch":
+            await steps.race([branch])
+        return await (steps.run("a", leave) if where == "in a step" else leave())
+
+    answer = ask(body=call_body(), durable=function(body))
+    assert (answer.status, answer.headers.get("x-inngest-no-retry")) != (500, "true")
+    assert "it called sys.exit('enough')" in answer.body.decode()
 
 
 def test_the_sdk_logs_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

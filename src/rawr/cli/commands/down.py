@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import click
 
 from rawr.cli.context import Invocation, command
 from rawr.cli.output import Outcome
-
-TIMEOUT_S: Final = 20.0
 
 
 @command("down", "Stop the server of this HQ.")
@@ -17,11 +13,10 @@ TIMEOUT_S: Final = 20.0
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0),
-    default=TIMEOUT_S,
     metavar="SECONDS",
-    help="How long it may take to end by itself before it is killed; 20 by default.",
+    help="How long it may take to end by itself before it is killed; by default what its limits allow, and a margin.",
 )
-def down(invocation: Invocation, timeout_s: float) -> Outcome:
+def down(invocation: Invocation, timeout_s: float | None) -> Outcome:
     """Calls that are under way are finished first. Runs are durable: they go on at the next start."""
     from rawr.cli.server import stop_server
 
