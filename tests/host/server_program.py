@@ -100,7 +100,10 @@ class Given(msgspec.Struct, frozen=True):
 
     limits: Limits | msgspec.UnsetType = msgspec.UNSET
     tls: TlsFiles | msgspec.UnsetType = msgspec.UNSET
+    base_url: str | msgspec.UnsetType = msgspec.UNSET
+    trusted_hosts: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     trusted_proxies: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    rates: Rates | msgspec.UnsetType = msgspec.UNSET
 
     def chosen(self) -> dict[str, Any]:
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
