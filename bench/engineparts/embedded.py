@@ -94,7 +94,7 @@ def guarded(function: Trivial) -> EngineCall:
     settings = HostSettings()
     ingress = IngestFamily(
         function.ingress(),
-        Authority(_NobodyElse(), cookie="none", rates=settings.rates, clock=SystemClock()),
+        Authority(_NobodyElse(), port=3000, rates=settings.rates, clock=SystemClock()),
         keys=(KEY,),
         mac=signing.mac,
         clock=SystemClock(),

@@ -20,7 +20,6 @@ from rawr.errors import StorageError
 from rawr.execution.ports import IngressRequest, IngressResponse
 from rawr.execution.signing import mac, sign
 from rawr.host.app import AppParts, build_app
-from rawr.host.auth import session_cookie
 from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
@@ -300,7 +299,7 @@ class Hosted:
         self.decisions: list[Decision] = []
         self.authority = Authority(
             self.credentials.ring,
-            cookie=session_cookie(3000),
+            port=3000,
             rates=RATES,
             clock=clock,
             decided=lambda _, decision: self.decisions.append(decision),

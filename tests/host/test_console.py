@@ -288,7 +288,16 @@ def test_under_tls_the_cookie_never_leaves_it(browser: Browser, ask: Ask) -> Non
     body = json.dumps({"code": browser.hosted.login_codes.mint()}).encode()
     headers = {**JSON, "origin": "https://127.0.0.1:3000"}
     answer = ask(browser.hosted.app, "POST", "/console/login", headers=headers, body=body, scheme="https")
-    assert answer.headers["set-cookie"].partition("; ")[2] == "Path=/; HttpOnly; SameSite=Strict; Secure"
+    cookie, _, how = answer.headers["set-cookie"].partition("; ")
+    assert how == "Path=/; HttpOnly; SameSite=Strict; Secure"
+    secret = cookie.removeprefix("__Host-rawr_session_3000=")
+
+    def page(cookie: str, scheme: str) -> int:
+        return ask(browser.hosted.app, "GET", "/console/", headers={"cookie": cookie}, scheme=scheme).status
+
+    assert page(f"__Host-rawr_session_3000={secret}", "https") == 200
+    assert page(f"rawr_session_3000={secret}", "https") == 303  # anybody on a page in the clear could have planted it
+    assert page(f"__Host-rawr_session_3000={secret}", "http") == 303
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 
 from rawr.client.aio import AsyncHqClient
 from rawr.client.http import HqClient, RemoteError
-from rawr.host.auth import session_cookie
 from rawr.host.authority import Authority
 from rawr.host.settings import Rates
 from rawr.procedures import operations
@@ -36,7 +35,7 @@ def slow(hosted: Hosted) -> Hosted:
     """The same host, where an address may fail twice at once and then once in five seconds."""
     hosted.authority = Authority(
         hosted.credentials.ring,
-        cookie=session_cookie(3000),
+        port=3000,
         rates=Rates(address_per_minute=12, tracked=50),
         clock=hosted.clock,
     )

@@ -66,9 +66,12 @@ def gives_bearer(headers: Headers) -> bool:
     return any(value.lower().startswith(b"bearer") for value in header_values(headers, b"authorization"))
 
 
-def session_cookie(port: int) -> str:
-    """The name of the cookie of the server on this port: cookies of one host name do not know ports."""
-    return f"rawr_session_{port}"
+def session_cookie(port: int, *, scheme: str) -> str:
+    """The name of the cookie of the server on this port: cookies of one host name do not know ports.
+
+    Under TLS a browser takes one of this name only from this very host, over TLS: no other can plant it.
+    """
+    return f"__Host-rawr_session_{port}" if scheme == "https" else f"rawr_session_{port}"
 
 
 def cookie_values(headers: Headers, name: str) -> list[str]:

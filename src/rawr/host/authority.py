@@ -15,7 +15,14 @@ import msgspec
 
 from rawr.clock import Clock
 from rawr.errors import RawrError
-from rawr.host.auth import bearer_secret, comes_from_our_page, cookie_values, gives_bearer, surface_label
+from rawr.host.auth import (
+    bearer_secret,
+    comes_from_our_page,
+    cookie_values,
+    gives_bearer,
+    session_cookie,
+    surface_label,
+)
 from rawr.host.head import Head
 from rawr.host.request import Request
 from rawr.host.settings import Rates
@@ -82,14 +89,14 @@ class Authority:
         self,
         credentials: CredentialCheck,
         *,
-        cookie: str,
+        port: int,
         rates: Rates,
         clock: Clock,
         decided: DecisionLog | None = None,
     ) -> None:
-        """`cookie` is the name of the session cookie. `decided` is told of each decision when it is made."""
+        """`port` is the one that the session cookie is named by. `decided` is told of each decision when it is made."""
         self._credentials = credentials
-        self._cookie = cookie
+        self._port = port
         self._address_rate = Rate(per_minute=rates.address_per_minute)
         self._keys = Buckets(most=rates.tracked)
         self._addresses = Buckets(most=rates.tracked)
@@ -170,7 +177,7 @@ class Authority:
         return _NOBODY
 
     def _session(self, request: Request, family: Family) -> Caller | Unproven | Unread:
-        secrets = cookie_values(request.headers, self._cookie)
+        secrets = cookie_values(request.headers, session_cookie(self._port, scheme=request.scheme))
         if not secrets:
             return _NOBODY
         # A browser sends the cookie whoever made it send the request; pages are read only, procedures are not.

@@ -106,7 +106,6 @@ class ConsoleFamily:
         self._instance_id = instance_id
         self._enabled_plugins = enabled_plugins
         self._clock = clock
-        self._cookie = session_cookie(parts.port)
         self._pages: Pages | None = None
 
     async def __call__(self, request: Request) -> Response:
@@ -176,11 +175,12 @@ class ConsoleFamily:
     def _set_cookie(self, request: Request, value: str, *more: str) -> tuple[bytes, bytes]:
         # Over plain HTTP a browser would not take a cookie that is only for TLS.
         secure = ("Secure",) if request.scheme == "https" else ()
-        parts = (f"{self._cookie}={value}", "Path=/", "HttpOnly", "SameSite=Strict", *secure, *more)
+        name = session_cookie(self._parts.port, scheme=request.scheme)
+        parts = (f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Strict", *secure, *more)
         return (b"set-cookie", "; ".join(parts).encode())
 
     async def _end_sessions(self, request: Request) -> None:
-        given = cookie_values(request.headers, self._cookie)
+        given = cookie_values(request.headers, session_cookie(self._parts.port, scheme=request.scheme))
         if given:
             await self._kept(lambda: self._parts.sessions.close(given))
 

@@ -35,7 +35,6 @@ from rawr.execution.signing import mac
 from rawr.host.access import AccessLog, Answered
 from rawr.host.app import AppParts, build_app
 from rawr.host.asgi_call import PATH, asgi_call
-from rawr.host.auth import session_cookie
 from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
@@ -333,9 +332,7 @@ def _app_parts(
         instance_id=place.instance_id,
         base_url=place.base_url,
         families=FamilyDeps(
-            authority=Authority(
-                keys.ring, cookie=session_cookie(place.port), rates=place.settings.rates, clock=place.clock
-            ),
+            authority=Authority(keys.ring, port=place.port, rates=place.settings.rates, clock=place.clock),
             context=context,
             limits=place.settings.limits,
             streams=OpenStreams(place.settings.limits.streams),
