@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import EventType, Run, RunStatus, TimelineEvent
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import CorruptFileError
+from rawr.execution.precedence import Precedence
 from rawr.host.runtime import Host, open_host
 from rawr.host.settings import HostSettings, Limits
 from rawr.hq import Manifest, PluginFault
@@ -98,6 +100,39 @@ def test_two_instances_in_one_process_do_not_meet(tmp_path: Path) -> None:
     ones, others = asyncio.run(asyncio.wait_for(run(), 60))
     assert [run.output for run in ones] == [{"number": 2}]
     assert [run.output for run in others] == [{"number": 20}]
+
+
+class Turns(Precedence):
+    """Counts starts, and tells when the work of a run asks for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__(turn_s=3600)
+        self.starts = 0
+        self.asked = asyncio.Event()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        self.starts += 1
+        with super().starting():
+            yield
+
+    async def turn(self) -> None:
+        self.asked.set()
+        await super().turn()
+
+
+def test_a_run_begins_once_no_other_is_being_started(root: Path) -> None:
+    async def run() -> tuple[Run, Run, int]:
+        turns = Turns()
+        async with open_host(root, InstanceId("inst"), served_manifest(), SETTINGS, precedence=turns) as host:
+            with turns.starting():
+                await host.coordination.queue_run("doubling", "run-1", {"number": 4})
+                await turns.asked.wait()
+                meanwhile = await host.coordination.get_run("run-1")
+            return meanwhile, await ended(host, "run-1"), turns.starts
+
+    meanwhile, run_, starts = asyncio.run(asyncio.wait_for(run(), 60))
+    assert (meanwhile.status, run_.status, starts) == (RunStatus.QUEUED, RunStatus.COMPLETED, 2)
 
 
 def test_a_run_that_was_stored_and_never_handed_over_runs_at_the_next_opening(root: Path) -> None:

@@ -87,10 +87,11 @@ async def open_host(
     port: int | None = None,
     clock: Clock | None = None,
     access_log: AccessLog | None = None,
+    precedence: Precedence | None = None,
 ) -> AsyncIterator[Host]:
     """Open the instance at `root`; its stored runs go on at once. Closing waits for calls under way, within limits.
 
-    `port` is the one that is really bound, when there is a socket.
+    `port` is the one that is really bound, when there is a socket. `precedence` says how starts go before work.
 
     Raises:
         RawrError: a store, a secret or the engine cannot be opened; what was opened is closed again.
@@ -113,7 +114,7 @@ async def open_host(
             stack.push_async_callback(asyncio.to_thread, keys.ring.sessions.end_all)
         await stack.enter_async_context(last_used_written(keys.ring.last_used))
         engine_calls = _InProcessCalls()
-        precedence = Precedence()
+        precedence = precedence or Precedence()
         engine = await _engine(place, keys, engine_calls, code_of(manifest, store), precedence)
         stack.push_async_callback(engine.stop, settings.limits.drain_s)
         deps = _function_deps(place, store)
