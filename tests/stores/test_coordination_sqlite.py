@@ -14,7 +14,8 @@ import pytest
 
 from rawr.coordination.lifecycle import Fact
 from rawr.coordination.model import EventType, MemoryKey, Run, RunStatus
-from rawr.coordination.store_sqlite import MIGRATIONS, SqliteCoordinationStore
+from rawr.coordination.store_schema import MIGRATIONS
+from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import CorruptFileError
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.storage.sqlite import Database
