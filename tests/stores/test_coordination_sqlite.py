@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,26 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_workflow_that_was_stored_in_another_way_of_writing_is_the_same_workflow(tmp_path: Path) -> None:
+    path = tmp_path / "coordination.sqlite"
+    document = {"workflowId": "echo", "version": 1, "name": "E", "entryDeskId": "a", "desks": [], "handoffs": []}
+    run = Run(
+        run_id=RUN_ID,
+        workflow_id=WorkflowId("echo"),
+        workflow_version=1,
+        status=RunStatus.QUEUED,
+        started_at=AT,
+        trace_links=(),
+    )
+    fact = Fact(key="queued", type=EventType.RUN_STARTED, at=AT)
+    with SqliteCoordinationStore(path) as store, Database(path, MIGRATIONS) as raw:
+        raw.write_sync(
+            lambda c: c.execute("INSERT INTO workflow VALUES ('echo', 1, ?)", (json.dumps(document, indent=2),))
+        )
+        read = asyncio.run(store.get_workflow(WorkflowId("echo")))
+        assert asyncio.run(store.create_run(run, fact, newest=read)).created
 
 
 def appender(path: Path, name: str, count: int) -> subprocess.Popen[str]:
