@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.host.server_process import DEADLINE_S, Server
 
-from rawr.storage.sqlite import look_into
+from rawr.storage.snapshots import look_into
 
 BODY = b'{"json":{}}'
 

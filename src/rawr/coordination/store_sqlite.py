@@ -34,7 +34,8 @@ from rawr.coordination.store_rules import to_json
 from rawr.coordination.store_schema import MIGRATIONS
 from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.storage.answers import Answers
-from rawr.storage.sqlite import Connection, Database, SqlValue, snapshot
+from rawr.storage.snapshots import snapshot
+from rawr.storage.sqlite import Connection, Database, SqlValue
 from rawr.wire import JsonValue
 
 _log: Final = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ import msgspec
 
 from rawr.errors import RawrError
 from rawr.execution.embedded.damage import damage_said, refuse_unlike_itself
-from rawr.storage.sqlite import look_into, one, rows, snapshot
+from rawr.storage.snapshots import look_into, snapshot
+from rawr.storage.sqlite import one, rows
 
 _PENDING: Final = """
 SELECT (SELECT count(*) FROM runs WHERE status NOT IN ('completed', 'failed', 'cancelled'))

@@ -27,7 +27,7 @@ from rawr.state.findings import findings as state_findings
 from rawr.state.store import RepoStateStore
 from rawr.storage.lock import FileLock
 from rawr.storage.processes import describe_listener
-from rawr.storage.sqlite import check_database
+from rawr.storage.snapshots import check_database
 from rawr.wire import decode
 from rawr.workspace.config import load_config
 from rawr.workspace.discovery import discover

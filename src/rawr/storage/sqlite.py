@@ -1,4 +1,4 @@
-"""SQLite databases of an instance: one writer thread with group commit, snapshots for readers. The one user of apsw.
+"""SQLite databases of an instance: one writer thread with group commit, snapshots for readers.
 
 What returns from `write` is durable (WAL, synchronous=FULL). Several processes may have one file open: a kernel
 lock on the side file `<database>.wlock` takes them in turn, which SQLite's own busy handler does not.
@@ -10,25 +10,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
-import apsw
-
-from rawr.errors import CorruptFileError, RawrError, StorageError
-from rawr.storage.faults import (
-    StorageBusyError,
-    StorageFullError,
-    StorageIsDirectoryError,
-    StorageReadOnlyError,
-    storage_fault,
+from rawr.errors import StorageError
+from rawr.storage.connection import (
+    Connection,
+    ConstraintError,
+    DatabaseBusyError,
+    DatabaseCorruptError,
+    Params,
+    Row,
+    SqlValue,
+    close_untouched,
+    connect,
+    corrupt,
+    one,
+    refuse_old_sqlite,
+    rows,
+    run,
+    translated,
 )
+from rawr.storage.faults import storage_fault
 from rawr.storage.groupcommit import Done, Failed, GroupWriter, Outcome, WriterClosedError
 from rawr.storage.lock import FileLock, LockTimeoutError
 from rawr.storage.migrations import Migration, SchemaChangedError, SchemaNewerError, migrate
+from rawr.storage.readers import Readers
+
+if TYPE_CHECKING:
+    import apsw
 
 __all__ = [
     "Connection",
@@ -44,43 +56,19 @@ __all__ = [
     "SchemaChangedError",
     "SchemaNewerError",
     "SqlValue",
-    "check_database",
     "one",
     "rows",
     "run",
-    "snapshot",
 ]
 
-SqlValue: TypeAlias = int | float | str | bytes | None
-Params: TypeAlias = Sequence[SqlValue] | Mapping[str, SqlValue]
-Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
 Unit: TypeAlias = "Callable[[Connection], Any]"
 
-# Before this version two connections that write and checkpoint at once may lose pages of a WAL database.
-SQLITE_VERSION_MIN: Final = (3, 51, 3)
-BUSY_TIMEOUT_MS: Final = 10_000
 TURN_TIMEOUT_S: Final = 10.0
 # The owner of the turn holds it for a few milliseconds; who polls slower would hardly ever see it free.
 TURN_BACKOFF_MAX_S: Final = 0.002
 READERS_IDLE_MAX: Final = 4
-_PRAGMAS: Final = """
-PRAGMA synchronous=FULL;
-PRAGMA foreign_keys=1;
-PRAGMA trusted_schema=0;
-PRAGMA mmap_size=0;
-"""
 _INITIALIZED: Final = b"initialized\n"
-
-
-class DatabaseCorruptError(CorruptFileError):
-    """The file is there and is not a whole SQLite database. It is left as it is."""
-
-    code = "DATABASE_CORRUPT"
-
-
-class DatabaseBusyError(StorageBusyError):
-    code = "DATABASE_BUSY"
 
 
 class DatabaseForkedError(StorageError):
@@ -90,72 +78,6 @@ class DatabaseForkedError(StorageError):
 
 
 DatabaseClosedError = WriterClosedError
-
-
-class ConstraintError(RawrError):
-    """A UNIQUE, CHECK, NOT NULL, type or foreign key rule of the schema refused a statement."""
-
-    code = "CONSTRAINT_FAILED"
-
-
-class Connection:
-    """What a unit of work is given. It must not outlive the unit."""
-
-    __slots__ = ("_path", "_raw")
-
-    def __init__(self, raw: apsw.Connection, path: Path) -> None:
-        self._raw = raw
-        self._path = path
-
-    def execute(self, sql: str, params: Params = ()) -> list[Row]:
-        """Run every statement of `sql` to its end and give all rows (also those of RETURNING).
-
-        Raises:
-            ConstraintError: the schema refused it; only this statement was undone.
-            StorageError, CorruptFileError: the disk or the file.
-        """
-        try:
-            # The list matters: later statements of a text run only when the rows of earlier ones are consumed.
-            return list(self._raw.execute(sql, params))
-        except apsw.Error as error:
-            raise _fault(self._path, error) from error
-
-    def one(self, sql: str, params: Params = ()) -> Row | None:
-        """The first row, or None."""
-        rows = self.execute(sql, params)
-        return rows[0] if rows else None
-
-    def execute_many(self, sql: str, rows: Iterable[Params]) -> None:
-        try:
-            for _ in self._raw.executemany(sql, rows):
-                pass
-        except apsw.Error as error:
-            raise _fault(self._path, error) from error
-
-    @property
-    def changes(self) -> int:
-        """Rows that the last INSERT, UPDATE or DELETE changed. Cheaper than RETURNING when no more is wanted."""
-        return self._raw.changes()
-
-    @property
-    def last_row_id(self) -> int:
-        """The row id of the last row that was inserted."""
-        return self._raw.last_insert_rowid()
-
-
-def run(connection: Connection, sql: str, params: Params = ()) -> None:
-    """Run every statement of `sql` to its end."""
-    connection.execute(sql, params)
-
-
-def rows(connection: Connection, sql: str, params: Params = ()) -> list[Row]:
-    """All rows, also those of RETURNING."""
-    return connection.execute(sql, params)
-
-
-def one(connection: Connection, sql: str, params: Params = ()) -> Row | None:
-    """The first row, or None."""
-    return connection.one(sql, params)
 
 
 class Database:
@@ -176,12 +98,12 @@ class Database:
         *,
         turn_timeout_s: float = TURN_TIMEOUT_S,
     ) -> None:
-        _refuse_old_sqlite()
+        refuse_old_sqlite()
         self.path = path
         self._pid = os.getpid()
         self._turn = FileLock(path.with_name(path.name + ".wlock"), backoff_max_s=TURN_BACKOFF_MAX_S)
         self._turn_timeout_s = turn_timeout_s
-        self._readers = _Readers(path, idle_max=readers)
+        self._readers = Readers(path, idle_max=readers)
         self._raw = self._open(migrations)
         self._connection = Connection(self._raw, path)
         self._writer: GroupWriter[Unit] = GroupWriter(f"the writer of {path}", self._commit)
@@ -232,7 +154,7 @@ class Database:
     def data_version(self) -> int:
         """A number that changes when anybody, in any process, has committed. Cheap enough to poll."""
         self._refuse_fork()
-        with _translated(self.path):
+        with translated(self.path):
             return self._readers.data_version()
 
     def close(self) -> None:
@@ -251,7 +173,7 @@ class Database:
 
     def _commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         try:
-            with self._my_turn(), _translated(self.path):
+            with self._my_turn(), translated(self.path):
                 return self._transaction(units)
         except Exception as error:  # noqa: BLE001 - whatever it was, each of the waiters has to hear of it
             return [Failed(error)] * len(units)
@@ -294,17 +216,17 @@ class Database:
         return Done(value)
 
     def _open(self, migrations: Sequence[Migration]) -> apsw.Connection:
-        with self._my_turn(), _translated(self.path):
+        with self._my_turn(), translated(self.path):
             try:
                 _create_or_refuse(self.path, self._turn.path)
             except OSError as error:
                 raise storage_fault(self.path, "create", error) from error
-            raw = _connect(self.path)
+            raw = connect(self.path)
             try:
                 self._prepare(raw, migrations)
                 self._turn.path.write_bytes(_INITIALIZED)
             except BaseException:
-                _close_untouched(raw)
+                close_untouched(raw)
                 raise
             return raw
 
@@ -341,148 +263,6 @@ class Database:
             )
 
 
-def check_database(path: Path) -> str | None:
-    """Why the SQLite file at `path` is not sound; None when it is. Reads all of it and changes nothing."""
-    try:
-        with snapshot(path) as connection:
-            [(verdict,), *_] = connection.execute("PRAGMA integrity_check(1)")
-    except RawrError as error:
-        return error.message
-    return None if verdict == "ok" else f"{path} is damaged: {verdict}"
-
-
-def look_into(path: Path, sql: str) -> list[Row]:
-    """The rows of one question to the SQLite file at `path`, which may be in use. Makes, migrates and changes nothing.
-
-    Raises:
-        RawrError: the file is no such database, or cannot be read.
-    """
-    with snapshot(path) as connection:
-        return rows(connection, sql)
-
-
-def compact(path: Path) -> None:
-    """Give the free pages of the file back to the system. For who has it alone; takes as long as copying it.
-
-    Raises:
-        DatabaseBusyError, DatabaseCorruptError, StorageError: the file is as it was.
-    """
-    with _translated(path):
-        raw = _connect(path)
-        try:
-            list(raw.execute("VACUUM"))
-            list(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
-        finally:
-            raw.close()
-
-
-@contextlib.contextmanager
-def snapshot(path: Path) -> Iterator[Connection]:
-    """What is committed in the SQLite file at `path` now, which may be in use. Makes, migrates and changes nothing.
-
-    Raises:
-        RawrError: the file is no such database, or cannot be read.
-    """
-    log = path.with_name(path.name + "-wal")
-    with _translated(path):
-        raw = _connect(path, read_only=True)
-        try:
-            if log.exists() and log.stat().st_size:
-                _leave_log(raw)
-            connection = Connection(raw, path)
-            connection.execute("BEGIN")
-            yield connection
-        finally:
-            raw.close()
-
-
-class _Readers:
-    """Read-only connections, kept while idle; one more for the data version."""
-
-    def __init__(self, path: Path, *, idle_max: int) -> None:
-        self._path = path
-        self._idle_max = idle_max
-        self._door = threading.Lock()
-        self._idle: list[apsw.Connection] = []
-        self._poll: apsw.Connection | None = None
-        self._closed = False
-
-    @contextlib.contextmanager
-    def borrow(self) -> Iterator[apsw.Connection]:
-        with self._door:
-            self._refuse_closed()
-            raw = self._idle.pop() if self._idle else None
-        if raw is None:
-            with _translated(self._path):
-                raw = _connect(self._path, read_only=True)
-        try:
-            yield raw
-        finally:
-            with self._door:
-                keep = not self._closed and len(self._idle) < self._idle_max
-                if keep:
-                    self._idle.append(raw)
-            if not keep:
-                raw.close()
-
-    def data_version(self) -> int:
-        with self._door:
-            self._refuse_closed()
-            if self._poll is None:
-                self._poll = _connect(self._path, read_only=True)
-            [(version,)] = self._poll.execute("PRAGMA data_version")
-        assert isinstance(version, int)
-        return version
-
-    def close(self) -> None:
-        with self._door:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            poll, self._poll = self._poll, None
-        for raw in [*idle, *([poll] if poll else [])]:
-            raw.close()
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise DatabaseClosedError(f"{self._path} is closed")
-
-
-def _refuse_old_sqlite() -> None:
-    found = apsw.sqlite_lib_version()
-    if tuple(map(int, found.split("."))) < SQLITE_VERSION_MIN:
-        needed = ".".join(map(str, SQLITE_VERSION_MIN))
-        raise StorageError(
-            f"SQLite {found} may lose data in WAL mode; {needed} or newer is needed",
-            details={"found": found, "needed": needed},
-            fix="install a newer apsw",
-        )
-
-
-def _connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
-    # Readers of a WAL database write its shared index, so they open the file for writing as well.
-    raw = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    try:
-        raw.set_busy_timeout(BUSY_TIMEOUT_MS)
-        list(raw.execute(_PRAGMAS))
-        if read_only:
-            list(raw.execute("PRAGMA query_only=1"))
-    except BaseException:
-        _close_untouched(raw)
-        raise
-    return raw
-
-
-def _leave_log(raw: apsw.Connection) -> None:
-    # Who closes the file last moves the log of a process that died into it, or removes a log that makes no sense beside
-    # it. That is not the business of who only looks, and takes from a damaged file what may be the rest of it.
-    raw.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-
-
-def _close_untouched(raw: apsw.Connection) -> None:
-    _leave_log(raw)
-    raw.close()
-
-
 def _create_or_refuse(path: Path, note: Path) -> None:
     """Make a missing file. Refuse one that has lost its content: SQLite would take it for a new database.
 
@@ -495,41 +275,4 @@ def _create_or_refuse(path: Path, note: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return
     if size_bytes == 0 and note.read_bytes() == _INITIALIZED:
-        raise _corrupt(path, "it was a database and is empty now")
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except apsw.Error as error:
-        raise _fault(path, error) from error
-
-
-def _fault(path: Path, error: apsw.Error) -> Exception:
-    """Ours for a fault of the world; a wrong statement is a fault of ours and stays what it is."""
-    details = {"path": str(path), "cause": str(error)}
-    match error:
-        case apsw.CorruptError() | apsw.NotADBError():
-            return _corrupt(path, str(error))
-        case apsw.ConstraintError():
-            return ConstraintError(str(error), details=details)
-        case apsw.BusyError() | apsw.LockedError():
-            return DatabaseBusyError(f"{path} is locked by another program", details=details)
-        case apsw.FullError():
-            return StorageFullError(f"cannot write {path}: disk full", details=details, fix="free some space")
-        case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.AuthError():
-            return StorageReadOnlyError(f"cannot write {path}: {error}", details=details)
-        case apsw.CantOpenError() if path.is_dir():
-            return StorageIsDirectoryError(f"cannot open {path}: is a directory", details=details)
-        case apsw.CantOpenError() | apsw.IOError():
-            return StorageError(f"cannot use {path}: {error}", details=details, fix="check the disk")
-    return error
-
-
-def _corrupt(path: Path, cause: str) -> DatabaseCorruptError:
-    return DatabaseCorruptError(
-        f"{path} cannot be understood: {cause}",
-        details={"path": str(path), "cause": cause},
-        fix=f"move {path.name}, {path.name}-wal and {path.name}-shm away together, or put a backup in their place",
-    )
+        raise corrupt(path, "it was a database and is empty now")

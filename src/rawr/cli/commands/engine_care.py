@@ -25,7 +25,7 @@ def vacuum(invocation: Invocation, age: str) -> Outcome:
     from rawr.cli.engine import with_engine
     from rawr.cli.moment import age_ms
     from rawr.clock import SystemClock
-    from rawr.storage.sqlite import compact
+    from rawr.storage.snapshots import compact
 
     before_ms = SystemClock().now_ms() - age_ms(age, name="--older-than")
     database = invocation.instance.layout.engine_database

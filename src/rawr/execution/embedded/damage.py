@@ -15,7 +15,8 @@ from rawr.errors import CorruptFileError, RawrError
 from rawr.execution.embedded.owners import SLOTS
 from rawr.storage.aside import moved_aside
 from rawr.storage.lock import is_held, pids_holding
-from rawr.storage.sqlite import DatabaseCorruptError, check_database
+from rawr.storage.snapshots import check_database
+from rawr.storage.sqlite import DatabaseCorruptError
 
 # Of https://sqlite.org/fileformat.html, section 1.3: the magic, the size of a page, and the number of pages.
 _HEADER: Final = struct.Struct(">16sH10xI")

@@ -19,7 +19,8 @@ from rawr.execution.embedded.outcomes import Failure
 from rawr.execution.embedded.protocol import ROOT_STEP
 from rawr.execution.embedded.runs import run_events
 from rawr.execution.embedded.transition import stored_fragment
-from rawr.storage.sqlite import Connection, one, rows, snapshot
+from rawr.storage.snapshots import snapshot
+from rawr.storage.sqlite import Connection, one, rows
 
 PAGE: Final = 500
 # Keys are forgotten after a day; then every event has to be looked at.
