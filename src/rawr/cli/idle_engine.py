@@ -26,7 +26,8 @@ from rawr.execution.embedded.replay import Replayer
 from rawr.execution.finished import tell_finished
 from rawr.execution.ports import FunctionDeps, IngressResponse
 from rawr.execution.replaying import open_replayer
-from rawr.host.runtime import EngineDispatcher, code_of
+from rawr.host.dispatcher import EngineDispatcher
+from rawr.host.runtime import code_of
 from rawr.hq import Manifest
 
 _NO_KEY = "none"

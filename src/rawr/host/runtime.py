@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,7 @@ from typing import Final, Protocol
 import msgspec
 
 from rawr.clock import Clock, RunIdSource, SystemClock
-from rawr.coordination.model import Run, Workflow
-from rawr.coordination.ports import CoordinationStore, WorkflowVersionConflictError
-from rawr.coordination.runnable import WorkflowInvalidError
+from rawr.coordination.ports import CoordinationStore
 from rawr.coordination.service import CoordinationService
 from rawr.coordination.store_sqlite import SqliteCoordinationStore
 from rawr.errors import RawrError
@@ -28,9 +26,8 @@ from rawr.execution.embedded.engine import EmbeddedEngine
 from rawr.execution.finished import tell_finished
 from rawr.execution.inngest_engine import InngestEngine
 from rawr.execution.pending import check_drained
-from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, OutgoingEvent, RunCode
+from rawr.execution.ports import APP_ID, EventSink, FunctionDeps, IngressResponse, RunCode
 from rawr.execution.precedence import Precedence
-from rawr.execution.program import EVENT_NAME
 from rawr.execution.signing import mac
 from rawr.host.access import AccessLog, Answered
 from rawr.host.app import AppParts, build_app
@@ -38,13 +35,15 @@ from rawr.host.asgi_call import PATH, asgi_call
 from rawr.host.authority import Authority
 from rawr.host.console import ConsoleParts
 from rawr.host.dispatch import FamilyDeps
+from rawr.host.dispatcher import EngineDispatcher
 from rawr.host.guard import Guard
 from rawr.host.last_used_writer import last_used_written
-from rawr.host.request import CURRENT_REQUEST, Request
+from rawr.host.opening import begin
+from rawr.host.request import Request
 from rawr.host.settings import HostSettings
 from rawr.host.streams import OpenStreams
-from rawr.hq import Manifest, PluginFault
-from rawr.ids import EventId, InstanceId
+from rawr.hq import Manifest
+from rawr.ids import InstanceId
 from rawr.procedures.context import Context
 from rawr.security.credentials import SecretsFolder
 from rawr.security.keyring import Keyring
@@ -54,7 +53,6 @@ from rawr.security.sessions import LoginCodes
 from rawr.state.aio import AsyncRepoState
 from rawr.state.model import RepoState
 from rawr.state.store import RepoStateStore
-from rawr.wire import JsonValue
 
 READY_TIMEOUT_S: Final = 2.0
 
@@ -123,7 +121,7 @@ async def open_host(
         stack.push_async_callback(parts.ingress.close)
         engine_calls.app = build_app(manifest, settings, parts, access_log=access_log or _no_log)
         await engine.start()
-        await _begin(service, manifest, engine)
+        await begin(service, manifest, engine)
         yield Host(
             app=engine_calls.app,
             coordination=service,
@@ -198,31 +196,6 @@ class _InProcessCalls:
     ) -> IngressResponse:
         assert self.app is not None, "the engine makes no call before it is started"
         return await asgi_call(self.app, method, query, headers, body)
-
-
-class EngineDispatcher:
-    """Hands a run to the engine as an event. The run's id makes the event unique: twice is once.
-
-    The event says which request it comes from, when it is handed over while that is answered.
-    """
-
-    def __init__(self, sink: EventSink) -> None:
-        self._sink = sink
-
-    async def dispatch(self, run: Run) -> Sequence[EventId]:
-        data: dict[str, JsonValue] = {
-            "runId": run.run_id,
-            "workflowId": run.workflow_id,
-            "workflowVersion": run.workflow_version,
-        }
-        if (request := CURRENT_REQUEST.get()) is not None:
-            data |= {"requestId": request.request_id, "correlationId": request.correlation_id}
-        event = OutgoingEvent(name=EVENT_NAME, data=data, event_id=run.run_id)
-        return [EventId(event_id) for event_id in await self._sink.send([event])]
-
-    async def withdraw(self, run: Run, reason: str) -> None:
-        if isinstance(self._sink, EmbeddedEngine):
-            await self._sink.cancel_of_event(run.run_id, reason)
 
 
 class _AuthoritativeState:
@@ -373,42 +346,6 @@ async def _readiness(store: CoordinationStore, engine: EventSink) -> str | None:
     except RawrError as error:
         return f"the coordination store cannot be read: {error.code}"
     return None
-
-
-async def _begin(service: CoordinationService, manifest: Manifest, engine: EventSink) -> None:
-    """Save what plugins ship, and hand over what a dead host could not. Neither keeps the instance from opening.
-
-    An engine whose file is new knows no run: those that another file knew are handed over to it again.
-    """
-    _report_faults(manifest.faults)
-    for workflow in manifest.workflows:
-        await _save_shipped(service, workflow)
-    try:
-        resumed = await service.resume_undispatched()
-        if isinstance(engine, EmbeddedEngine) and not await engine.has_taken_over():
-            resumed += await service.resume_unfinished()
-            await engine.mark_taken_over()
-    except RawrError as error:
-        _log.warning("some queued runs could not be handed to the engine: %s", error.message)
-    else:
-        if resumed:
-            _log.info("handed %d queued runs to the engine", resumed)
-    try:
-        await service.tell_unheard()
-    except RawrError as error:
-        _log.warning("finished hooks of some failed runs could not be called: %s", error.message)
-
-
-async def _save_shipped(service: CoordinationService, workflow: Workflow) -> None:
-    try:
-        await service.save_workflow(workflow)
-    except (WorkflowVersionConflictError, WorkflowInvalidError) as error:
-        _log.warning("workflow %s of a plugin was not saved: %s", workflow.workflow_id, error.message)
-
-
-def _report_faults(faults: Iterable[PluginFault]) -> None:
-    for fault in faults:
-        _log.warning("plugin %s is left out: %s: %s", fault.path, fault.code, fault.message)
 
 
 def _no_log(answered: Answered) -> None:
