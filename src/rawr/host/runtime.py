@@ -7,7 +7,6 @@ in front of it. Nothing in here is shared between two instances.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -55,8 +54,6 @@ from rawr.state.model import RepoState
 from rawr.state.store import RepoStateStore
 
 READY_TIMEOUT_S: Final = 2.0
-
-_log: Final = logging.getLogger("rawr.host")
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
