@@ -73,7 +73,8 @@ async def unhurried(scope: Any, receive: Any, send: Any) -> None:
 
 async def answers(make: Any, chunks: list[tuple[bytes, bool]]) -> bytes:
     """What is written when these chunks arrive; after those that say so, once everything before is answered."""
-    config = uvicorn.Config(unhurried, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False)
+    quiet: Any = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "server_header": False}
+    config = uvicorn.Config(unhurried, **quiet)
     config.load()
     connection, wire = make(config=config, server_state=ServerState(), app_state={}), Wire()
     connection.connection_made(wire)
