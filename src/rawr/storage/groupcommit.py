@@ -62,8 +62,12 @@ class _Ticket(Generic[U]):
 class GroupWriter(Generic[U]):
     """`commit(units)` runs on the writer's thread, makes the group durable and gives one outcome per unit."""
 
-    def __init__(self, name: str, commit: Callable[[Sequence[U]], Sequence[Outcome]]) -> None:
+    def __init__(
+        self, name: str, commit: Callable[[Sequence[U]], Sequence[Outcome]], *, answer_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        """Whoever waits for a commit gives up after `answer_s` and does not know whether it took place."""
         self._name = name
+        self._answer_s = answer_s
         self._commit = commit
         self._queue: queue.SimpleQueue[_Ticket[U] | None] = queue.SimpleQueue()
         self._door = threading.Lock()
@@ -76,16 +80,16 @@ class GroupWriter(Generic[U]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._enqueue(_Ticket(unit, future, loop))
+        alarm = loop.call_later(self._answer_s, self._give_up, future)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await future
-        except TimeoutError as error:
-            raise self._unanswered() from error
+            return await future
+        finally:
+            alarm.cancel()
 
     def submit_sync(self, unit: U) -> Any:
         assert threading.current_thread() is not self._thread, "a unit waits for its own writer"
         try:
-            return self.submit_soon(unit).result(ANSWER_TIMEOUT_S)
+            return self.submit_soon(unit).result(self._answer_s)
         except concurrent.futures.TimeoutError as error:
             raise self._unanswered() from error
 
@@ -101,7 +105,7 @@ class GroupWriter(Generic[U]):
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        self._thread.join(ANSWER_TIMEOUT_S)
+        self._thread.join(self._answer_s)
 
     def _enqueue(self, ticket: _Ticket[U]) -> None:
         with self._door:  # nothing may be queued behind the end mark, it would wait for ever
@@ -110,7 +114,10 @@ class GroupWriter(Generic[U]):
             self._queue.put(ticket)
 
     def _unanswered(self) -> OutcomeUnknownError:
-        return OutcomeUnknownError(f"{self._name} gave no answer within {ANSWER_TIMEOUT_S:.0f} s")
+        return OutcomeUnknownError(f"{self._name} gave no answer within {self._answer_s:g} s")
+
+    def _give_up(self, future: asyncio.Future[Any]) -> None:
+        _settle(future, Failed(self._unanswered()))
 
     def _work(self) -> None:
         try:

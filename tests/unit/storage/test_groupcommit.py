@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from rawr.storage.faults import OutcomeUnknownError
 from rawr.storage.groupcommit import GROUP_MAX, Done, Failed, GroupWriter, Outcome, WriterClosedError
 
 
@@ -112,3 +113,15 @@ def test_a_loop_that_has_been_closed_does_not_stop_the_writer() -> None:
     slow.let_go.set()
     assert writer.submit_sync(2) == 20
     writer.close()
+
+
+def test_who_has_no_answer_in_time_does_not_know_whether_it_was_committed() -> None:
+    slow = Slow()
+    writer = GroupWriter("the writer", slow.commit, answer_s=0.05)
+    with pytest.raises(OutcomeUnknownError, match=r"the writer gave no answer within 0.05 s"):
+        asyncio.run(writer.submit(1))
+    with pytest.raises(OutcomeUnknownError):
+        writer.submit_sync(2)
+    slow.let_go.set()
+    writer.close()
+    assert slow.groups == [[1], [2]]
