@@ -105,7 +105,7 @@ class GroupWriter(Generic[U]):
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        self._thread.join(self._answer_s)
+        self._thread.join(ANSWER_TIMEOUT_S)
 
     def _enqueue(self, ticket: _Ticket[U]) -> None:
         with self._door:  # nothing may be queued behind the end mark, it would wait for ever
