@@ -17,6 +17,7 @@ from rawr.host.connection import Door, protocol
 from rawr.host.settings import Limits
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+EXPECTING = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc"
 POOL = (
     request("/", last=False),
     request("/a", last=False),
@@ -26,6 +27,7 @@ POOL = (
     request("/pieces", last=False),
     request("/stream", last=False),
     CHUNKED,
+    EXPECTING,
     request("/", method="POST", body=b"x" * 9000, last=False),
     request("/"),
     request("/", version="1.0", last=False),
@@ -104,6 +106,7 @@ def arrivals(draw: st.DrawFn) -> list[tuple[bytes, bool]]:
 @example([(POOL[0], True)] * 3)
 @example([(POOL[2], True), (POOL[2], True), (POOL[3], True), (POOL[2], True)])
 @example([(CHUNKED, True), (CHUNKED, True)])
+@example([(EXPECTING, True), (EXPECTING, True)])
 @example([(POOL[0], True), (POOL[0][:9], True), (POOL[0][9:], True), (POOL[0], True)])
 @example([(POOL[0], False), (POOL[0], False), (POOL[0], True)])
 @example([(POOL[0], True), (POOL[0] + POOL[0], True), (POOL[0], True)])
