@@ -268,6 +268,27 @@ def test_the_young_lock_of_a_dead_process_is_unlocked(store: RepoStateStore, clo
     assert not store.files.lock_file.exists()
 
 
+def test_a_lock_that_has_taken_the_place_of_the_one_that_was_judged_stays(
+    store: RepoStateStore, clock: FakeClock, dead: int, stranger: int, tmp_path: Path
+) -> None:
+    write_typescript_lock(store, stranger, clock)
+    fresh = store.files.lock_file.rename(tmp_path / "fresh")
+    write_typescript_lock(store, dead, clock)
+
+    class Meanwhile(FakeClock):
+        """The time is asked for once the lock has been looked at, and before it is removed."""
+
+        def now_ms(self) -> int:
+            if fresh.exists():
+                fresh.replace(store.files.lock_file)
+            return clock.now_ms()
+
+    assert care.unlock(store.files, Meanwhile()).reason == "its process is gone"
+    holder = present_holder(store.files, clock)
+    assert holder is not None
+    assert holder.pid == stranger
+
+
 def test_the_lock_of_a_living_process_is_removed_only_by_force_with_its_id(
     store: RepoStateStore, clock: FakeClock, stranger: int
 ) -> None:
