@@ -12,8 +12,8 @@ import pytest
 
 from rawr.execution.embedded.admin import EngineAdmin
 from rawr.execution.embedded.history import EngineRunNotFoundError
+from rawr.execution.embedded.listing import RunsWanted
 from rawr.execution.embedded.model import EngineRunStatus, RunFilter
-from rawr.execution.embedded.overview import RunsWanted
 from rawr.execution.expressions import ExpressionInvalidError
 from rawr.execution.pending import EngineNotDrainedError, check_drained, pending_count
 from rawr.execution.ports import OutgoingEvent

@@ -14,7 +14,7 @@ from rawr.errors import BadInputError, RawrError
 
 if TYPE_CHECKING:
     from rawr.execution.embedded.admin import EngineAdmin
-    from rawr.execution.embedded.overview import EventRow, RunRow
+    from rawr.execution.embedded.listing import EventRow, RunRow
     from rawr.execution.ports import OutgoingEvent
 
 LIMIT: Final = 20

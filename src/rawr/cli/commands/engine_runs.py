@@ -12,7 +12,7 @@ from rawr.errors import RawrError
 
 if TYPE_CHECKING:
     from rawr.execution.embedded.admin import EngineAdmin
-    from rawr.execution.embedded.overview import Job, RunDetail, RunRow, StepRow, Wait
+    from rawr.execution.embedded.listing import Job, RunDetail, RunRow, StepRow, Wait
 
 LIMIT: Final = 20
 STATUSES: Final = ("queued", "running", "waiting", "completed", "failed", "cancelled")
@@ -46,8 +46,8 @@ def runs(
     from rawr.cli.engine import warn_elsewhere, watched, with_engine
     from rawr.cli.moment import moment_ms
     from rawr.clock import SystemClock
+    from rawr.execution.embedded.listing import RunsWanted
     from rawr.execution.embedded.model import EngineRunStatus
-    from rawr.execution.embedded.overview import RunsWanted
 
     warn_elsewhere(invocation)
     wanted = RunsWanted(

@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 
 from rawr.clock import Clock
-from rawr.execution.embedded import overview
+from rawr.execution.embedded import listing, overview
 from rawr.execution.embedded.durations import inngest_backoff
 from rawr.execution.embedded.history import EngineRunNotFoundError
 from rawr.execution.embedded.ingestion import new_events
+from rawr.execution.embedded.listing import EventRow, RunDetail, RunRow, RunsWanted
 from rawr.execution.embedded.model import Forgotten, RunFilter
-from rawr.execution.embedded.overview import Ahead, EventRow, Overview, RunDetail, RunRow, RunsWanted, Worker
+from rawr.execution.embedded.overview import Ahead, Overview, Worker
 from rawr.execution.embedded.owners import SlotLock
 from rawr.execution.embedded.store import EngineStore
 from rawr.execution.ports import OutgoingEvent
@@ -56,7 +57,7 @@ class EngineAdmin:
 
     async def runs(self, wanted: RunsWanted) -> list[RunRow]:
         """Newest first."""
-        return await self._store.read(lambda connection: overview.runs(connection, wanted))
+        return await self._store.read(lambda connection: listing.runs(connection, wanted))
 
     async def run(self, given: str) -> RunDetail:
         """The run with this id, or the newest one that the event with this id has started.
@@ -66,8 +67,8 @@ class EngineAdmin:
         """
 
         def question(connection: Connection) -> RunDetail | None:
-            ids = overview.run_ids_of(connection, given)
-            return overview.run_detail(connection, ids[0]) if ids else None
+            ids = listing.run_ids_of(connection, given)
+            return listing.run_detail(connection, ids[0]) if ids else None
 
         found = await self._store.read(question)
         if found is None:
@@ -77,7 +78,7 @@ class EngineAdmin:
     async def events(self, *, name: str | None, before: str | None, limit: int) -> list[EventRow]:
         """Newest first."""
         return await self._store.read(
-            lambda connection: overview.events(connection, name=name, before=before, limit=limit)
+            lambda connection: listing.events(connection, name=name, before=before, limit=limit)
         )
 
     async def send(self, event: OutgoingEvent) -> str:
@@ -92,11 +93,11 @@ class EngineAdmin:
         return accepted[0].ulid
 
     async def runs_of_event(self, ulid: str) -> tuple[str, ...]:
-        return await self._store.read(lambda connection: overview.runs_of_event(connection, ulid))
+        return await self._store.read(lambda connection: listing.runs_of_event(connection, ulid))
 
     async def is_routed(self, ulid: str) -> bool:
         """Whether the event has started the runs that it starts at once; also when it is forgotten already."""
-        return await self._store.read(lambda connection: overview.is_routed(connection, ulid))
+        return await self._store.read(lambda connection: listing.is_routed(connection, ulid))
 
     async def cancel(self, given: str, reason: str) -> tuple[str, bool]:
         """End a run, by its id or that of its event; its id, and whether it had not ended before.
@@ -121,7 +122,7 @@ class EngineAdmin:
         Events that are being gathered become runs first, so that each is heard of.
         """
         await self._store.end_gatherings()
-        functions = await self._store.read(overview.functions_with_open_runs)
+        functions = await self._store.read(listing.functions_with_open_runs)
         return [
             run_id
             for fn_id in functions
@@ -130,7 +131,7 @@ class EngineAdmin:
 
     async def ended_before(self, before_ms: int) -> int:
         """How many runs `forget_old` would remove now."""
-        return await self._store.read(lambda connection: overview.ended_before(connection, before_ms))
+        return await self._store.read(lambda connection: listing.ended_before(connection, before_ms))
 
     async def forget_old(self, before_ms: int) -> tuple[Forgotten, bool]:
         """Remove the runs that ended before this time, and the events before it that no run is about; and whether some
