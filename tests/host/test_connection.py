@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import uvicorn
+from tests.host.wire import Wire
+from uvicorn.server import ServerState
 
 from rawr.host.connection import Door, protocol
 from rawr.host.head import EXCHANGE
@@ -147,3 +150,32 @@ def test_a_whole_answer_is_one_write(ports: tuple[int, int]) -> None:
         time.sleep(0)
         first = connection.recv(65536)
         assert first.endswith(b"GET / ")
+
+
+@pytest.mark.parametrize("path", ["/", "/pieces"])
+def test_no_answer_is_piled_up_for_a_caller_that_takes_none(path: str) -> None:
+    async def scene() -> None:
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
+        config.load()
+        door = Door(Limits(), lambda response, address: response.body)
+        connection, wire = protocol(door)(config=config, server_state=ServerState(), app_state={}), Wire()
+        connection.connection_made(wire)
+        connection.data_received(request(path, last=False))
+        await settled()
+        first = wire.written
+        connection.pause_writing()  # the buffer of the socket is full
+        for _ in range(3):
+            connection.data_received(request(path, last=False))
+            await settled()
+        assert wire.written == first
+        connection.resume_writing()
+        await settled()
+        assert wire.written == first * 4
+        connection.connection_lost(None)
+
+    asyncio.run(scene())
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)

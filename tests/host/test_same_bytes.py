@@ -10,6 +10,7 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.host.test_connection import app, request
+from tests.host.wire import Wire
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -32,34 +33,6 @@ POOL = (
     request("/"),
     request("/", version="1.0", last=False),
 )
-
-
-class Wire(asyncio.Transport):
-    """What a connection writes, until it closes."""
-
-    def __init__(self) -> None:
-        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
-        self.written = b""
-        self._is_closing = False
-
-    def write(self, data: Any) -> None:
-        assert not self._is_closing
-        self.written += data
-
-    def close(self) -> None:
-        self._is_closing = True
-
-    def is_closing(self) -> bool:
-        return self._is_closing
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        """Whatever comes is given at once."""
-
-    def resume_reading(self) -> None:
-        """It never stopped."""
 
 
 async def unhurried(scope: Any, receive: Any, send: Any) -> None:
