@@ -5,9 +5,9 @@ stores through the store, and hands runs to whichever engine it was given.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -48,7 +48,11 @@ from rawr.ids import EventId, RunId, WorkflowId, normalized_id
 from rawr.telemetry.contract import Link, inngest_link, trace_links
 from rawr.wire import JsonValue, iso_from_ms
 
-UNDISPATCHED_BATCH: Final = 500
+T = TypeVar("T")
+
+AT_ONCE: Final = 50
+"""How many runs are handed over together, so that they share their flushes."""
+UNHEARD_MAX: Final = 500
 WATCH_PAUSE_MIN_S: Final = 0.05
 WATCH_PAUSE_MAX_S: Final = 0.4
 
@@ -293,20 +297,23 @@ class CoordinationService:
             EngineUnreachableError
         """
         resumed = 0
-        while waiting := await self._store.undispatched_runs(UNDISPATCHED_BATCH):
-            handed_over = 0
-            for run in waiting:
-                try:
-                    await self._hand_over(run)
-                    handed_over += 1
-                except EngineUnreachableError:
-                    raise
-                except (RawrError, OSError) as error:
-                    await self._queue_failed(run, error)
-            resumed += handed_over
-            if handed_over == 0:
-                break
+        before: list[Run] = []
+        # The same ones again: what became of them could not be stored.
+        while (waiting := await self._store.undispatched_runs(AT_ONCE)) != before:
+            resumed += sum(await _all(self._taken_or_failed(run) for run in waiting))
+            before = waiting
         return resumed
+
+    async def _taken_or_failed(self, run: Run) -> bool:
+        """Whether the engine took it. Raises EngineUnreachableError: nobody knows."""
+        try:
+            await self._hand_over(run)
+        except EngineUnreachableError:
+            raise
+        except (RawrError, OSError) as error:
+            await self._queue_failed(run, error)
+            return False
+        return True
 
     async def resume_unfinished(self) -> int:
         """Hand over all runs that have not ended, for an engine that has lost what it knew; how many.
@@ -318,9 +325,8 @@ class CoordinationService:
         """
         resumed = 0
         after: RunId | None = None
-        while unfinished := await self._store.unfinished_runs(UNDISPATCHED_BATCH, after=after):
-            for run in unfinished:
-                await self._hand_over(run)
+        while unfinished := await self._store.unfinished_runs(AT_ONCE, after=after):
+            await _all(self._hand_over(run) for run in unfinished)
             resumed += len(unfinished)
             after = unfinished[-1].run_id
         return resumed
@@ -328,7 +334,7 @@ class CoordinationService:
     async def tell_unheard(self) -> None:
         """Call the finished hooks of runs that failed before an engine had them, and whose process died before that."""
         if self._tell_finished is not None:
-            for run in await self._store.unheard_runs(UNDISPATCHED_BATCH):
+            for run in await self._store.unheard_runs(UNHEARD_MAX):
                 await self._tell_finished(run.run_id)
 
     def _queued_run(self, workflow: Workflow, run_id: RunId, run_input: JsonValue) -> Run:
@@ -388,6 +394,15 @@ class CoordinationService:
 
 def trace_link_of(link: Link) -> TraceLink:
     return TraceLink(provider=link.provider, label=link.label, url=link.url)
+
+
+async def _all(tasks: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of them gives, when all have ended. Raises what the first that failed raised."""
+    given = await asyncio.gather(*tasks, return_exceptions=True)
+    for one in given:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in given if not isinstance(one, BaseException)]
 
 
 def run_id_of(text: str) -> RunId:

@@ -36,6 +36,7 @@ from rawr.coordination.runnable import (
     WorkflowNotRunnableError,
 )
 from rawr.coordination.service import (
+    AT_ONCE,
     CoordinationService,
     InvalidRunIdError,
     QueuedRun,
@@ -524,6 +525,23 @@ def test_a_run_that_is_refused_again_does_not_keep_the_others_back() -> None:
     scene.engine.refuses = lambda run: OSError("still no") if run.run_id == "run-2" else None
     assert done(scene.service.resume_undispatched()) == 2
     assert scene.engine.taken == ["run-1", "run-3"]
+
+
+def test_many_runs_that_are_refused_do_not_keep_back_the_one_behind_them() -> None:
+    scene = Scene().save(flow())
+
+    async def die(_: Run) -> None:
+        raise asyncio.CancelledError
+
+    scene.engine.before = die
+    for number in range(AT_ONCE + 2):
+        with pytest.raises(asyncio.CancelledError):
+            scene.queue(run_id=f"run-{number}")
+    scene.engine.before = None
+    last = f"run-{AT_ONCE + 1}"
+    scene.engine.refuses = lambda run: None if run.run_id == last else OSError("no")
+    assert done(scene.service.resume_undispatched()) == 1
+    assert scene.engine.taken == [last]
 
 
 def test_runs_are_listed_newest_first_up_to_a_limit() -> None:
