@@ -5,6 +5,7 @@ stores through the store, and hands runs to whichever engine it was given.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, TypeVar
@@ -49,6 +50,7 @@ from rawr.telemetry.contract import Link, inngest_link, trace_links
 from rawr.wire import JsonValue, iso_from_ms
 
 T = TypeVar("T")
+_log: Final = logging.getLogger(__name__)
 
 AT_ONCE: Final = 50
 """How many runs are handed over together, so that they share their flushes."""
@@ -353,13 +355,19 @@ class CoordinationService:
     async def _dispatched(self, run: Run) -> QueuedRun:
         try:
             event_ids = tuple(await self._dispatcher.dispatch(run))
-            if link := self._link_of(run, event_ids):
-                run = await self._store.mark_dispatched(run, trace_link=link)
-            else:
-                self._store.note_dispatched(run)
         except (RawrError, OSError) as error:
             raise await self._queue_failed(run, error) from error
-        return QueuedRun(run=run, event_ids=event_ids)
+        return QueuedRun(run=await self._noted(run, self._link_of(run, event_ids)), event_ids=event_ids)
+
+    async def _noted(self, run: Run, link: TraceLink | None) -> Run:
+        """The run with its link. The engine has it, so it is none that failed because that could not be stored."""
+        try:
+            if link is not None:
+                return await self._store.mark_dispatched(run, trace_link=link)
+            self._store.note_dispatched(run)
+        except StorageError as error:
+            _log.warning("run %s was handed over, and will be again at the next start: %s", run.run_id, error.message)
+        return run
 
     async def _hand_over(self, run: Run) -> None:
         event_ids = await self._dispatcher.dispatch(run)

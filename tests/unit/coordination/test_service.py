@@ -79,6 +79,16 @@ class FullDisk(MemoryCoordinationStore):
         raise StorageError("the disk is full")
 
 
+class NothingMore(MemoryCoordinationStore):
+    """Takes new runs, and not that the engine has them."""
+
+    async def mark_dispatched(self, run: Run, *, trace_link: TraceLink | None = None) -> Run:
+        raise StorageError("the disk is full")
+
+    def note_dispatched(self, run: Run) -> None:
+        raise StorageError("the disk is full")
+
+
 class Scene:
     def __init__(self, *, store: MemoryCoordinationStore | None = None, trace_url: str | None = None) -> None:
         self.clock = FakeClock()
@@ -499,6 +509,15 @@ def test_a_failure_that_cannot_be_stored_either_says_both_and_the_run_is_tried_a
     scene.engine.refuses = lambda _: None
     assert done(scene.service.resume_undispatched()) == 1
     assert scene.engine.taken == ["run-1"]
+
+
+@pytest.mark.parametrize("trace_url", [None, "http://inngest"])
+def test_a_run_that_the_engine_has_is_none_that_failed_because_that_could_not_be_stored(trace_url: str | None) -> None:
+    scene = Scene(store=NothingMore(FakeClock()), trace_url=trace_url).save(flow())
+    assert scene.queue().run.status is RunStatus.QUEUED
+    assert scene.engine.taken == ["run-1"]
+    assert done(scene.service.get_run("run-1")).status is RunStatus.QUEUED
+    assert [run.run_id for run in done(scene.store.undispatched_runs(9))] == ["run-1"]
 
 
 def test_a_run_whose_process_died_before_the_handover_is_handed_over_at_the_next_start() -> None:
