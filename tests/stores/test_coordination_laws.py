@@ -78,7 +78,9 @@ async def play(store: CoordinationStore, history: list[tuple[str, str, str, Fact
         except RawrError as error:
             seen.append((error.code, error.message))
     for run_id in RUNS:
-        seen.append(await store.get_run(RunId(run_id)))
+        stored = await store.get_run(RunId(run_id))
+        seen.append(stored)
+        assert await store.run_json(RunId(run_id)) == (None if stored is None else msgspec.json.encode(stored))
         timeline = await store.timeline(RunId(run_id))
         seen.extend(timeline)
         as_json = await store.timeline_json(RunId(run_id))

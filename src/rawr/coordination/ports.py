@@ -153,6 +153,10 @@ class CoordinationStore(Protocol):
 
     async def get_run(self, run_id: RunId) -> Run | None: ...
 
+    async def run_json(self, run_id: RunId) -> bytes | None:
+        """The same in its wire form, for who passes it on unread."""
+        ...
+
     async def list_runs(self, *, limit: int, workflow_id: WorkflowId | None = None) -> list[Run]:
         """Newest first."""
         ...

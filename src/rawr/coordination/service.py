@@ -241,6 +241,14 @@ class CoordinationService:
             raise _run_not_found(known)
         return run
 
+    async def run_json(self, run_id: str) -> bytes:
+        """The same in its wire form, unread. Raises as `get_run` does."""
+        known = run_id_of(run_id)
+        run = await self._store.run_json(known)
+        if run is None:
+            raise _run_not_found(known)
+        return run
+
     async def run_timeline(self, run_id: str) -> tuple[RunId, list[TimelineEvent]]:
         run = await self.get_run(run_id)
         return run.run_id, await self._store.timeline(run.run_id)

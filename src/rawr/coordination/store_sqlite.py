@@ -36,7 +36,7 @@ from rawr.ids import DeskId, RunId, WorkflowId
 from rawr.storage.answers import Answers
 from rawr.storage.snapshots import snapshot
 from rawr.storage.sqlite import Connection, Database, SqlValue
-from rawr.wire import JsonValue
+from rawr.wire import JsonValue, encode
 
 _log: Final = logging.getLogger(__name__)
 
@@ -121,6 +121,13 @@ class SqliteCoordinationStore:
     async def get_run(self, run_id: RunId) -> Run | None:
         runs = await self._runs("WHERE run_id = ?", run_id)
         return runs[0] if runs else None
+
+    async def run_json(self, run_id: RunId) -> bytes | None:
+        def unit(connection: Connection) -> bytes | None:
+            row = connection.one(SELECT_RUN + "WHERE run_id = ?", (run_id,))
+            return None if row is None else encode(run_of(row))
+
+        return await self._answers.of(("run", run_id), unit)
 
     async def list_runs(self, *, limit: int, workflow_id: WorkflowId | None = None) -> list[Run]:
         if workflow_id is None:

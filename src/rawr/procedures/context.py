@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from rawr.coordination.model import Run, TimelineEvent, ValidationResult, Workflow
+from rawr.coordination.model import TimelineEvent, ValidationResult, Workflow
 from rawr.coordination.service import QueuedRun
 from rawr.ids import RunId
 from rawr.security.policy import Caller
@@ -30,7 +30,7 @@ class Coordination(Protocol):
         self, workflow_id: str, run_id: str | None, run_input: JsonValue, *, correlation_id: str | None
     ) -> QueuedRun: ...
 
-    async def get_run(self, run_id: str) -> Run: ...
+    async def run_json(self, run_id: str) -> bytes: ...
 
     async def run_timeline_json(self, run_id: str) -> tuple[RunId, bytes]: ...
 

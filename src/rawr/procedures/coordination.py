@@ -23,7 +23,6 @@ from rawr.procedures.contract import (
     StreamProcedure,
 )
 from rawr.procedures.coordination_wire import (
-    GetRunStatusOutput,
     GetWorkflowOutput,
     ListWorkflowsInput,
     QueueRunInput,
@@ -48,6 +47,12 @@ class _WorkflowsAsStored(Wire, frozen=True, kw_only=True):
     """`ListWorkflowsOutput` whose workflows nobody has read. Reading and writing them again is most of the work."""
 
     workflows: msgspec.Raw
+
+
+class _RunAsStored(Wire, frozen=True, kw_only=True):
+    """`GetRunStatusOutput` whose run nobody has read: who follows a run asks again and again."""
+
+    run: msgspec.Raw
 
 
 class _TimelineAsStored(Wire, frozen=True, kw_only=True):
@@ -84,8 +89,8 @@ async def queue_run(context: Context, given: QueueRunInput) -> QueueRunOutput:
     return QueueRunOutput(run=queued.run, event_ids=queued.event_ids)
 
 
-async def get_run_status(context: Context, given: RunInput) -> GetRunStatusOutput:
-    return GetRunStatusOutput(run=await context.coordination.get_run(given.run_id))
+async def get_run_status(context: Context, given: RunInput) -> _RunAsStored:
+    return _RunAsStored(run=msgspec.Raw(await context.coordination.run_json(given.run_id)))
 
 
 async def get_run_timeline(context: Context, given: RunInput) -> _TimelineAsStored:

@@ -159,6 +159,10 @@ class MemoryCoordinationStore:
         kept = self._runs.get(run_id)
         return None if kept is None else kept.run()
 
+    async def run_json(self, run_id: RunId) -> bytes | None:
+        run = await self.get_run(run_id)
+        return None if run is None else encode(run)
+
     async def list_runs(self, *, limit: int, workflow_id: WorkflowId | None = None) -> list[Run]:
         newest_first = [
             kept for kept in reversed(self._runs.values()) if workflow_id is None or kept.workflow_id == workflow_id
