@@ -157,9 +157,7 @@ def test_no_answer_is_piled_up_for_a_caller_that_takes_none(path: str) -> None:
     async def scene() -> None:
         config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
         config.load()
-        door = Door(Limits(), lambda response, address: response.body)
-        connection, wire = protocol(door)(config=config, server_state=ServerState(), app_state={}), Wire()
-        connection.connection_made(wire)
+        connection, wire = a_connection(config)
         connection.data_received(request(path, last=False))
         await settled()
         first = wire.written
@@ -174,6 +172,29 @@ def test_no_answer_is_piled_up_for_a_caller_that_takes_none(path: str) -> None:
         connection.connection_lost(None)
 
     asyncio.run(scene())
+
+
+def test_a_connection_that_is_idle_again_after_a_second_request_is_ended() -> None:
+    async def scene() -> None:
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False, timeout_keep_alive=1)
+        config.load()
+        connection, wire = a_connection(config)
+        for _ in range(2):
+            connection.data_received(request("/", last=False))
+            await settled()
+            await asyncio.sleep(0.6)
+        async with asyncio.timeout(60):
+            while not wire.is_closing():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+
+    asyncio.run(scene())
+
+
+def a_connection(config: uvicorn.Config) -> tuple[Any, Wire]:
+    door = Door(Limits(), lambda response, address: response.body)
+    connection, wire = protocol(door)(config=config, server_state=ServerState(), app_state={}), Wire()
+    connection.connection_made(wire)
+    return connection, wire
 
 
 async def settled() -> None:
