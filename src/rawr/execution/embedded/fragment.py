@@ -52,9 +52,9 @@ def fragment(value: JsonValue) -> Fragment:
 
 
 def _is_simple(value: JsonValue) -> bool:
-    """Whether it is JSON for sure: msgspec would write other things as well, and NaN as null."""
+    """Whether it is JSON for sure: msgspec would write other values as well, and NaN as null. Other keys it refuses."""
     if isinstance(value, dict):
-        return all(type(key) is str and _is_simple(one) for key, one in value.items())
+        return all(map(_is_simple, value.values()))
     if isinstance(value, list):
         return all(map(_is_simple, value))
     return value is None or type(value) in (str, int, bool)
