@@ -17,6 +17,7 @@ JsonValue: TypeAlias = Any
 """Any JSON value: None, bool, int, float, str, list or dict with str keys."""
 
 DEPTH_MAX: Final = 64
+_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, like all that is counted from it
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -78,5 +79,4 @@ def depth_within(value: JsonValue, limit: int) -> bool:
 
 def iso_from_ms(ms: int) -> str:
     """`2026-11-22T11:37:43.454Z`: UTC with milliseconds, as JavaScript's `toISOString` writes it."""
-    seconds = datetime.datetime.fromtimestamp(ms // 1000, tz=datetime.UTC).isoformat()[:19]
-    return f"{seconds}.{ms % 1000:03d}Z"
+    return f"{(_EPOCH + datetime.timedelta(seconds=ms // 1000)).isoformat()}.{ms % 1000:03d}Z"

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from rawr.host.access import AccessLog, Answered
+from rawr.host.access import AccessLog, Answered, Times
 
 
 def into(lines: list[Mapping[str, Any]]) -> AccessLog:
     def keep(answered: Answered) -> None:
-        lines.append(msgspec.json.decode(answered.rendered()))
+        lines.append(msgspec.json.decode(answered.rendered(Times())))
 
     return keep

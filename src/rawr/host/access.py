@@ -46,6 +46,21 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     key_id: str | None
 
 
+class Times:
+    """Times as text. Many in a row are of one second, whose text is made once."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, at_ms: int) -> str:
+        """As `iso_from_ms`."""
+        second = at_ms // 1000
+        if second != self._second:
+            self._second, self._text = second, iso_from_ms(at_ms).removesuffix(f"{at_ms % 1000:03d}Z")
+        return f"{self._text}{at_ms % 1000:03d}Z"
+
+
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was answered, as it is handed to the log. Holds nothing that must not be logged."""
 
@@ -57,10 +72,10 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     took_s: float
 
-    def line(self) -> AccessLine:
+    def line(self, times: Times) -> AccessLine:
         notes = self.notes
         return AccessLine(
-            ts=iso_from_ms(self.at_ms),
+            ts=times.text(self.at_ms),
             request_id=self.request_id,
             correlation_id=self.correlation_id,
             address=self.address,
@@ -76,8 +91,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
             key_id=notes.key_id,
         )
 
-    def rendered(self) -> bytes:
-        return encode(self.line())
+    def rendered(self, times: Times) -> bytes:
+        return encode(self.line(times))
 
 
 AccessLog = Callable[[Answered], None]

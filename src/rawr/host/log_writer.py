@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from rawr.clock import Clock
+from rawr.host.access import Times
 from rawr.wire import encode, iso_from_ms
 
 LINES_MAX: Final = 10_000
@@ -35,7 +36,7 @@ class Sink(Protocol):
 
 
 class Line(Protocol):
-    def rendered(self) -> bytes: ...
+    def rendered(self, times: Times) -> bytes: ...
 
 
 class LineWriter:
@@ -47,6 +48,7 @@ class LineWriter:
     def __init__(self, sink: Sink, clock: Clock, *, most: int = LINES_MAX) -> None:
         self._sink = sink
         self._clock = clock
+        self._times = Times()
         self._most = most
         self._lines: deque[bytes | Line | threading.Event] = deque()
         self._dropped = 0
@@ -105,7 +107,7 @@ class LineWriter:
                 case bytes() as line:
                     lines.append(line)
                 case unrendered:
-                    lines.append(unrendered.rendered())
+                    lines.append(unrendered.rendered(self._times))
         try:
             if self._wants_reopening:
                 self._wants_reopening = False

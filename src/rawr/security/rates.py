@@ -40,15 +40,12 @@ def taken(bucket: Bucket | None, rate: Rate, *, now_ms: int) -> tuple[Bucket, in
 
     None is a full bucket. A clock that was set back fills nothing, and the filling goes on from there.
     """
-    per_ms = rate.per_minute / 60_000
-    held = burst = rate.burst
-    if bucket is not None:
-        held = bucket.calls
-        if now_ms > bucket.at_ms:
-            held = min(burst, held + (now_ms - bucket.at_ms) * per_ms)
+    held = rate.burst if bucket is None else bucket.calls
+    if bucket is not None and now_ms > bucket.at_ms:
+        held = min(rate.burst, held + (now_ms - bucket.at_ms) * rate.per_minute / 60_000)
     if held >= 1:
         return Bucket(held - 1, now_ms), 0
-    return Bucket(held, now_ms), max(1, math.ceil((1 - held) / per_ms))
+    return Bucket(held, now_ms), max(1, math.ceil((1 - held) * 60_000 / rate.per_minute))
 
 
 class Buckets:
